@@ -1,0 +1,219 @@
+//! Pictures to embeddings, in batches, with a recorded identity.
+
+use std::path::Path;
+
+use candle_core::{DType, Device, Tensor};
+use image::RgbImage;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::decode::{DecodeOptions, IccPolicy};
+use crate::error::Result;
+use crate::features::{Embedding, Features, Pooling};
+use crate::preprocess::Preprocess;
+use crate::vit::config::PATCH_SIZE;
+use crate::vit::{PosEmbedRule, VisionTransformer, Weights};
+
+/// Everything that decides what vector a picture gets. Embeddings are comparable exactly when
+/// [`fingerprint`](Self::fingerprint) is equal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelIdentity {
+    /// Name to show, such as `vits14`; not part of the fingerprint.
+    pub name: String,
+    /// SHA-256 of the weights file, lower-case hexadecimal.
+    pub weights_sha256: String,
+    /// Length of an embedding.
+    pub dim: usize,
+    /// How tokens become one vector.
+    pub pooling: Pooling,
+    /// How position embeddings are resampled.
+    pub pos_embed: PosEmbedRule,
+    /// Resize and crop.
+    pub preprocess: Preprocess,
+    /// Treatment of embedded colour profiles.
+    pub icc: IccPolicy,
+}
+
+/// Raised when the same picture and weights would give another vector than an earlier release did.
+const PIPELINE_VERSION: u32 = 1;
+
+impl ModelIdentity {
+    /// SHA-256 over weights hash, pooling, position rule, preprocessing and pipeline version, in
+    /// lower-case hexadecimal.
+    pub fn fingerprint(&self) -> String {
+        let Self { name: _, weights_sha256, dim, pooling, pos_embed, preprocess, icc } = self;
+        let text = format!(
+            "akin pipeline {PIPELINE_VERSION}; weights {weights_sha256}; dim {dim}; pooling \
+             {pooling}; pos_embed {pos_embed}; resize {}; crop {}; icc {icc}",
+            preprocess.resize, preprocess.crop
+        );
+        format!("{:x}", Sha256::digest(text))
+    }
+}
+
+/// Model input made from one picture: (3, side, side) values, CHW, normalised.
+#[derive(Clone, Debug)]
+pub struct Pixels(Vec<f32>);
+
+impl Pixels {
+    /// The values, CHW.
+    pub fn as_slice(&self) -> &[f32] {
+        &self.0
+    }
+}
+
+/// Something that turns pictures into embeddings: [`DinoEmbedder`], or a test double.
+pub trait Embedder: Send + Sync {
+    /// What decides its vectors.
+    fn identity(&self) -> &ModelIdentity;
+
+    /// Embeddings of a batch, in order. A picture's embedding does not depend on its neighbours in
+    /// the batch (up to 1e-5 in f32).
+    ///
+    /// # Errors
+    /// A failed computation or an output that is no embedding; the whole batch is lost.
+    fn embed(&self, batch: &[Pixels]) -> Result<Vec<Embedding>>;
+
+    /// How pictures for this model are decoded, within the default limits.
+    fn decode_options(&self) -> DecodeOptions {
+        DecodeOptions { icc: self.identity().icc, ..DecodeOptions::default() }
+    }
+
+    /// Resizes, crops and normalises one picture; meant for worker threads.
+    ///
+    /// # Errors
+    /// The picture cannot be resized to the model's input.
+    fn prepare(&self, image: &RgbImage) -> Result<Pixels> {
+        Ok(Pixels(self.identity().preprocess.to_chw(image)?))
+    }
+}
+
+/// Choices made when a model is opened; the defaults are the published ones.
+#[derive(Clone, Debug, Default)]
+pub struct ModelOptions {
+    /// Resize and crop.
+    pub preprocess: Preprocess,
+    /// How tokens become one vector.
+    pub pooling: Pooling,
+    /// How position embeddings are resampled.
+    pub pos_embed: PosEmbedRule,
+    /// Treatment of embedded colour profiles.
+    pub icc: IccPolicy,
+}
+
+/// A frozen DINOv2 backbone as an embedder.
+#[derive(Debug)]
+pub struct DinoEmbedder {
+    model: VisionTransformer,
+    identity: ModelIdentity,
+}
+
+impl DinoEmbedder {
+    /// Opens a weights file (see [`Weights::open`]) on a device, in f32.
+    ///
+    /// # Errors
+    /// The weights are unsound, or do not fit the device.
+    pub fn open(path: &Path, options: &ModelOptions, device: &Device) -> Result<Self> {
+        Self::from_weights(&Weights::open(path)?, options, device)
+    }
+
+    /// Like [`open`](Self::open), from weights already checked.
+    ///
+    /// # Errors
+    /// As `open`.
+    pub fn from_weights(
+        weights: &Weights,
+        options: &ModelOptions,
+        device: &Device,
+    ) -> Result<Self> {
+        let model = VisionTransformer::load(weights, options.pos_embed, device, DType::F32)?;
+        let config = model.config();
+        let identity = ModelIdentity {
+            name: config.variant_name(),
+            weights_sha256: weights.sha256().to_owned(),
+            dim: options.pooling.dim(config.embed_dim),
+            pooling: options.pooling,
+            pos_embed: options.pos_embed,
+            preprocess: options.preprocess.clone(),
+            icc: options.icc,
+        };
+        Ok(Self { model, identity })
+    }
+
+    /// The backbone.
+    pub fn model(&self) -> &VisionTransformer {
+        &self.model
+    }
+
+    /// Patches per picture and channels per patch of [`embed_dense`](Self::embed_dense).
+    pub fn patch_tokens_shape(&self) -> (usize, usize) {
+        let side = self.identity.preprocess.crop as usize / PATCH_SIZE;
+        (side * side, self.model.config().embed_dim)
+    }
+
+    /// Embeddings with the patch tokens they come with.
+    ///
+    /// # Errors
+    /// As [`embed`](Embedder::embed).
+    pub fn embed_dense(&self, batch: &[Pixels]) -> Result<Vec<DenseEmbedding>> {
+        self.in_chunks(batch, |features| {
+            let embeddings = features.pool(self.identity.pooling)?;
+            let patches = features.patch_tokens.to_dtype(DType::F32)?.flatten_from(1)?;
+            let dense = embeddings.into_iter().zip(patches.to_vec2()?);
+            Ok(dense
+                .map(|(embedding, patch_tokens)| DenseEmbedding { embedding, patch_tokens })
+                .collect())
+        })
+    }
+
+    /// Runs a batch through the model and `read`s the features. On the CPU the batch is shared out
+    /// to the cores: candle runs elementwise operations on one thread.
+    fn in_chunks<T: Send>(
+        &self,
+        batch: &[Pixels],
+        read: impl Fn(&Features) -> Result<Vec<T>> + Sync,
+    ) -> Result<Vec<T>> {
+        let side = self.identity.preprocess.crop as usize;
+        let run = |chunk: &[Pixels]| {
+            let values: Vec<f32> = chunk.iter().flat_map(|pixels| &pixels.0).copied().collect();
+            let shape = (chunk.len(), 3, side, side);
+            let input = Tensor::from_vec(values, shape, self.model.device())?;
+            read(&self.model.forward(&input)?)
+        };
+        if batch.is_empty() {
+            return Ok(Vec::new());
+        }
+        if !self.model.device().is_cpu() {
+            return run(batch);
+        }
+        let share = batch.len().div_ceil(rayon::current_num_threads());
+        let chunks: Vec<_> = batch.par_chunks(share).map(run).collect::<Result<_>>()?;
+        Ok(chunks.into_iter().flatten().collect())
+    }
+}
+
+/// An embedding and the patch tokens of the same pass.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DenseEmbedding {
+    /// The pooled, unit-length vector.
+    pub embedding: Embedding,
+    /// `x_norm_patchtokens`, (N, C) row-major; not normalised. Empty when not asked for.
+    pub patch_tokens: Vec<f32>,
+}
+
+impl From<Embedding> for DenseEmbedding {
+    fn from(embedding: Embedding) -> Self {
+        Self { embedding, patch_tokens: Vec::new() }
+    }
+}
+
+impl Embedder for DinoEmbedder {
+    fn identity(&self) -> &ModelIdentity {
+        &self.identity
+    }
+
+    fn embed(&self, batch: &[Pixels]) -> Result<Vec<Embedding>> {
+        self.in_chunks(batch, |features| features.pool(self.identity.pooling))
+    }
+}

@@ -1,0 +1,36 @@
+//! Picture bytes to DINOv2 features: decode, preprocess, the backbone, and the embedding made
+//! from its output.
+//!
+//! Modules are listed in the order data travels; a file uses only those above it (and `error`).
+//! This crate computes: it reads weights files and nothing else, knows no index and no network.
+//!
+//! ```no_run
+//! use engine::{DinoEmbedder, Embedder, ModelOptions, decode};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let device = engine::open_device("auto")?;
+//! let weights = std::path::Path::new("model.safetensors");
+//! let model = DinoEmbedder::open(weights, &ModelOptions::default(), &device)?;
+//! let picture = decode::decode(&std::fs::read("picture.jpg")?, &model.decode_options())?;
+//! let embedding = &model.embed(&[model.prepare(&picture.image)?])?[0];
+//! assert_eq!(embedding.dim(), model.identity().dim);
+//! # Ok(())
+//! # }
+//! ```
+
+pub mod decode;
+mod error;
+pub mod preprocess;
+pub mod vit;
+mod features;
+mod device;
+mod embedder;
+#[cfg(feature = "testing")]
+pub mod testing;
+
+pub use device::open_device;
+pub use embedder::{DenseEmbedding, DinoEmbedder, Embedder, ModelIdentity, ModelOptions, Pixels};
+pub use error::{EngineError, Result};
+pub use features::{Embedding, Features, Pooling};
+pub use image::RgbImage;
+pub use preprocess::Preprocess;

@@ -1,0 +1,19 @@
+//! The DINOv2 Vision Transformer, on candle tensors.
+//!
+//! One definition serves every variant; what differs between them is data ([`config`]). Field and
+//! module names follow the published model, so weights map by name.
+
+pub mod config;
+pub mod weights;
+mod fused;
+mod layers;
+mod patch_embed;
+mod pos_embed;
+mod attention;
+mod ffn;
+mod block;
+mod model;
+
+pub use config::{FfnKind, PosEmbedRule, VARIANTS, Variant, VitConfig};
+pub use model::{Stage, VisionTransformer};
+pub use weights::{Layout, TensorProblem, Weights, WeightsError};

@@ -1,0 +1,247 @@
+//! Weights files: opened, recognised, checked tensor by tensor, identified by SHA-256.
+//!
+//! Four key layouts are understood ([`Layout`]); inside this crate tensors go by the names of the
+//! original release. A file is accepted only when it holds exactly the tensors of one backbone,
+//! each with the right shape, a floating-point dtype and finite values.
+
+mod file;
+mod layout;
+
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Device, Tensor};
+
+use self::file::WeightsFile;
+pub use self::layout::Layout;
+use self::layout::{Parameter, Part};
+use super::config::VitConfig;
+
+/// A weights file that cannot be used, and why.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WeightsError {
+    /// Reading failed.
+    #[error("cannot read weights file {path}: {source}")]
+    Io {
+        /// File or folder.
+        path: PathBuf,
+        /// Cause.
+        source: std::io::Error,
+    },
+    /// Neither safetensors nor a PyTorch zip file, or damaged.
+    #[error("{path} is not a readable weights file: {reason}")]
+    Unreadable {
+        /// File.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        reason: String,
+    },
+    /// The tensors are not those of a DINOv2 backbone.
+    #[error("{path} does not hold a DINOv2 backbone: {reason}")]
+    NotABackbone {
+        /// File.
+        path: PathBuf,
+        /// Which tensor is missing or odd.
+        reason: String,
+    },
+    /// Tensors are missing, left over, or of the wrong shape or dtype.
+    #[error("{path} ({layout} layout, read as {variant}) has {} wrong tensor(s): {}", .problems.len(), summary(.problems))]
+    Mismatch {
+        /// File.
+        path: PathBuf,
+        /// Recognised key layout.
+        layout: Layout,
+        /// Variant the file was taken for.
+        variant: String,
+        /// Every problem found.
+        problems: Vec<TensorProblem>,
+    },
+    /// A tensor holds NaN or an infinity.
+    #[error(
+        "tensor `{tensor}` of {path} holds {value} at element {index}; the file is damaged or training diverged"
+    )]
+    NotFinite {
+        /// File.
+        path: PathBuf,
+        /// Name in the file.
+        tensor: String,
+        /// First offending element, counted in storage order.
+        index: usize,
+        /// Its value.
+        value: f32,
+    },
+}
+
+/// One tensor that is not as the backbone needs it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TensorProblem {
+    /// Not in the file.
+    #[error("`{name}` is missing (expected shape {expected:?})")]
+    Missing {
+        /// Name in the file's layout.
+        name: String,
+        /// Shape needed.
+        expected: Vec<usize>,
+    },
+    /// In the file, but not part of the backbone.
+    #[error("`{name}` with shape {got:?} does not belong to the backbone")]
+    Surplus {
+        /// Name in the file.
+        name: String,
+        /// Its shape.
+        got: Vec<usize>,
+    },
+    /// Wrong shape.
+    #[error("`{name}` has shape {got:?}, expected {expected:?}")]
+    Shape {
+        /// Name in the file.
+        name: String,
+        /// Its shape.
+        got: Vec<usize>,
+        /// Shape needed.
+        expected: Vec<usize>,
+    },
+    /// Not f32, f16 or bf16.
+    #[error("`{name}` has dtype {got}, expected F32, F16 or BF16")]
+    Dtype {
+        /// Name in the file.
+        name: String,
+        /// Its dtype.
+        got: String,
+    },
+}
+
+fn summary(problems: &[TensorProblem]) -> String {
+    const SHOWN: usize = 4;
+    let mut text: Vec<String> = problems.iter().take(SHOWN).map(ToString::to_string).collect();
+    if problems.len() > SHOWN {
+        text.push(format!("and {} more", problems.len() - SHOWN));
+    }
+    text.join("; ")
+}
+
+/// A checked weights file, ready to hand out tensors by canonical name.
+#[derive(Debug)]
+pub struct Weights {
+    file: WeightsFile,
+    config: VitConfig,
+    layout: Layout,
+    sha256: String,
+    parameters: Vec<Parameter>,
+}
+
+impl Weights {
+    /// Opens a `.safetensors` or `.pth` file, or a folder holding `model.safetensors`.
+    ///
+    /// The number of heads is read from a `config.json` beside the file when there is one
+    /// (`num_attention_heads`) and is `embed_dim / 64` otherwise.
+    ///
+    /// # Errors
+    /// [`WeightsError`] names the file and the first few offending tensors.
+    pub fn open(path: &Path) -> Result<Self, WeightsError> {
+        let path = if path.is_dir() { path.join("model.safetensors") } else { path.to_path_buf() };
+        let file = WeightsFile::open(&path)?;
+        let sha256 = file.sha256()?;
+        let infos = file.tensors();
+        let layout = Layout::detect(infos).map_err(|reason| not_a_backbone(&path, reason))?;
+        let num_heads = heads_from_config(&path)?;
+        let config = layout
+            .infer_config(infos, num_heads)
+            .map_err(|reason| not_a_backbone(&path, reason))?;
+        let parameters = layout.parameters(&config);
+        let problems = layout::check(infos, &parameters);
+        if !problems.is_empty() {
+            let variant = config.variant_name();
+            return Err(WeightsError::Mismatch { path, layout, variant, problems });
+        }
+        Ok(Self { file, config, layout, sha256, parameters })
+    }
+
+    /// Shape of the backbone, inferred from the tensors.
+    pub fn config(&self) -> &VitConfig {
+        &self.config
+    }
+
+    /// Key layout of the file.
+    pub fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// SHA-256 of the file's bytes, in lower-case hexadecimal.
+    pub fn sha256(&self) -> &str {
+        &self.sha256
+    }
+
+    /// The file itself.
+    pub fn path(&self) -> &Path {
+        self.file.path()
+    }
+
+    /// Number of stored parameters.
+    pub fn num_parameters(&self) -> usize {
+        self.file.tensors().values().map(|info| info.shape.iter().product::<usize>()).sum()
+    }
+
+    /// dtype the tensors are stored in, in words ("F16", or "F16, F32" when mixed).
+    pub fn stored_dtype(&self) -> String {
+        let mut names: Vec<_> =
+            self.file.tensors().values().map(|info| info.dtype.to_string()).collect();
+        names.sort_unstable();
+        names.dedup();
+        names.join(", ")
+    }
+
+    /// Reads every tensor once and fails on the first value that is not finite.
+    ///
+    /// # Errors
+    /// [`WeightsError::NotFinite`], or a read error.
+    pub fn check_values(&self) -> Result<(), WeightsError> {
+        self.file.tensors().keys().try_for_each(|name| self.file.read_f32(name).map(drop))
+    }
+
+    /// Values of a parameter by canonical name, in f32 and row-major order; `None` when this
+    /// layout does not store it (only `mask_token` may be absent, in timm files).
+    pub(crate) fn values(&self, canonical: &str) -> Result<Option<Vec<f32>>, WeightsError> {
+        let Some(parameter) = self.parameters.iter().find(|p| p.canonical == canonical) else {
+            return Ok(None);
+        };
+        let mut values = Vec::new();
+        for Part { name, .. } in &parameter.parts {
+            values.extend(self.file.read_f32(name)?);
+        }
+        Ok(Some(values))
+    }
+
+    /// A required parameter as a tensor of the canonical shape.
+    pub(crate) fn tensor(
+        &self,
+        canonical: &str,
+        shape: &[usize],
+        dtype: DType,
+        device: &Device,
+    ) -> crate::error::Result<Tensor> {
+        let values = self
+            .values(canonical)?
+            .ok_or_else(|| not_a_backbone(self.path(), format!("it stores no `{canonical}`")))?;
+        Ok(Tensor::from_vec(values, shape, device)?.to_dtype(dtype)?)
+    }
+}
+
+fn not_a_backbone(path: &Path, reason: String) -> WeightsError {
+    WeightsError::NotABackbone { path: path.to_path_buf(), reason }
+}
+
+/// `num_attention_heads` of the `config.json` beside the weights, when both exist.
+fn heads_from_config(weights: &Path) -> Result<Option<usize>, WeightsError> {
+    let path = weights.with_file_name("config.json");
+    let bytes = match std::fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(WeightsError::Io { path, source }),
+    };
+    let json: serde_json::Value = serde_json::from_slice(&bytes).map_err(|error| {
+        let reason = format!("not JSON ({error}); delete it or fetch it again");
+        WeightsError::Unreadable { path, reason }
+    })?;
+    Ok(json["num_attention_heads"].as_u64().map(|heads| heads as usize))
+}

@@ -1,0 +1,199 @@
+//! The two containers: memory-mapped safetensors, and PyTorch's zipped pickle.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use candle_core::pickle::PthTensors;
+use half::{bf16, f16};
+use memmap2::Mmap;
+use safetensors::{Dtype, SafeTensors};
+use sha2::{Digest, Sha256};
+
+use super::WeightsError;
+
+/// Shape and dtype of a stored tensor.
+#[derive(Clone, Debug)]
+pub(super) struct TensorInfo {
+    pub(super) shape: Vec<usize>,
+    pub(super) dtype: StoredDtype,
+    /// Byte range in the memory map; unused for pickles.
+    range: std::ops::Range<usize>,
+}
+
+/// dtype of a stored tensor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum StoredDtype {
+    F32,
+    F16,
+    Bf16,
+    /// Anything else, by its name.
+    Other(String),
+}
+
+impl std::fmt::Display for StoredDtype {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::F32 => f.write_str("F32"),
+            Self::F16 => f.write_str("F16"),
+            Self::Bf16 => f.write_str("BF16"),
+            Self::Other(name) => f.write_str(name),
+        }
+    }
+}
+
+pub(super) type TensorInfos = BTreeMap<String, TensorInfo>;
+
+enum Container {
+    Safetensors(Mmap),
+    Pickle(PthTensors),
+}
+
+pub(super) struct WeightsFile {
+    path: PathBuf,
+    container: Container,
+    tensors: TensorInfos,
+}
+
+impl std::fmt::Debug for WeightsFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WeightsFile").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl WeightsFile {
+    pub(super) fn open(path: &Path) -> Result<Self, WeightsError> {
+        let io = |source| WeightsError::Io { path: path.to_path_buf(), source };
+        let mut file = File::open(path).map_err(io)?;
+        let length = file.metadata().map_err(io)?.len();
+        if length == 0 {
+            return Err(unreadable(path, "the file is empty; fetch it again"));
+        }
+        let mut head = [0u8; 4];
+        let is_zip = file.read_exact(&mut head).is_ok() && &head == b"PK\x03\x04";
+        // Pickle protocol 2, as torch.save wrote it before version 1.6.
+        if head.starts_with(&[0x80, 0x02]) && path.extension().is_some_and(|e| e != "safetensors") {
+            return Err(unreadable(
+                path,
+                "it is a PyTorch file from before version 1.6; load it with torch.load and save \
+                 it again with torch.save",
+            ));
+        }
+        if is_zip { Self::open_pickle(path) } else { Self::open_safetensors(path, &file) }
+    }
+
+    fn open_safetensors(path: &Path, file: &File) -> Result<Self, WeightsError> {
+        // SAFETY: the map is read-only and private to this struct. As with any memory map,
+        // another process truncating the file while it is open would raise SIGBUS; model files
+        // are replaced by rename, never rewritten in place.
+        #[expect(unsafe_code, reason = "weights are memory-mapped; see SAFETY")]
+        let map = unsafe { Mmap::map(file) }
+            .map_err(|source| WeightsError::Io { path: path.to_path_buf(), source })?;
+        let parsed = SafeTensors::deserialize(&map).map_err(|error| {
+            unreadable(path, &format!("{error}; it is cut short, damaged, or not safetensors"))
+        })?;
+        let base = map.as_ptr() as usize;
+        let tensors = parsed
+            .iter()
+            .map(|(name, view)| {
+                let dtype = match view.dtype() {
+                    Dtype::F32 => StoredDtype::F32,
+                    Dtype::F16 => StoredDtype::F16,
+                    Dtype::BF16 => StoredDtype::Bf16,
+                    other => StoredDtype::Other(format!("{other:?}")),
+                };
+                let start = view.data().as_ptr() as usize - base;
+                let range = start..start + view.data().len();
+                (name.to_owned(), TensorInfo { shape: view.shape().to_vec(), dtype, range })
+            })
+            .collect();
+        drop(parsed);
+        Ok(Self { path: path.to_path_buf(), container: Container::Safetensors(map), tensors })
+    }
+
+    fn open_pickle(path: &Path) -> Result<Self, WeightsError> {
+        let pickle = PthTensors::new(path, None)
+            .map_err(|error| unreadable(path, &format!("{error} (PyTorch zip file)")))?;
+        let tensors = pickle
+            .tensor_infos()
+            .iter()
+            .map(|(name, info)| {
+                let dtype = match info.dtype {
+                    candle_core::DType::F32 => StoredDtype::F32,
+                    candle_core::DType::F16 => StoredDtype::F16,
+                    candle_core::DType::BF16 => StoredDtype::Bf16,
+                    other => StoredDtype::Other(format!("{other:?}")),
+                };
+                let shape = info.layout.shape().dims().to_vec();
+                (name.clone(), TensorInfo { shape, dtype, range: 0..0 })
+            })
+            .collect();
+        Ok(Self { path: path.to_path_buf(), container: Container::Pickle(pickle), tensors })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn tensors(&self) -> &TensorInfos {
+        &self.tensors
+    }
+
+    pub(super) fn sha256(&self) -> Result<String, WeightsError> {
+        let mut hasher = Sha256::new();
+        match &self.container {
+            Container::Safetensors(map) => hasher.update(map),
+            Container::Pickle(_) => {
+                File::open(&self.path)
+                    .and_then(|mut file| std::io::copy(&mut file, &mut hasher))
+                    .map_err(|source| WeightsError::Io { path: self.path.clone(), source })?;
+            }
+        }
+        Ok(format!("{:x}", hasher.finalize()))
+    }
+
+    /// Values of one stored tensor, widened to f32 and known to be finite.
+    pub(super) fn read_f32(&self, name: &str) -> Result<Vec<f32>, WeightsError> {
+        let values = match &self.container {
+            Container::Safetensors(map) => self.mapped(map, name),
+            Container::Pickle(pickle) => read_pickled(pickle, name),
+        }
+        .map_err(|reason| unreadable(&self.path, &format!("tensor `{name}`: {reason}")))?;
+        match values.iter().position(|value| !value.is_finite()) {
+            None => Ok(values),
+            Some(index) => Err(WeightsError::NotFinite {
+                path: self.path.clone(),
+                tensor: name.to_owned(),
+                index,
+                value: values[index],
+            }),
+        }
+    }
+
+    fn mapped(&self, map: &Mmap, name: &str) -> Result<Vec<f32>, String> {
+        let info = self.tensors.get(name).ok_or("not in the file")?;
+        let bytes = map.get(info.range.clone()).ok_or("outside the file")?;
+        let halves = || bytes.as_chunks::<2>().0.iter();
+        Ok(match &info.dtype {
+            StoredDtype::F32 => {
+                bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
+            }
+            StoredDtype::F16 => halves().map(|b| f16::from_le_bytes(*b).to_f32()).collect(),
+            StoredDtype::Bf16 => halves().map(|b| bf16::from_le_bytes(*b).to_f32()).collect(),
+            StoredDtype::Other(dtype) => return Err(format!("dtype {dtype} is not supported")),
+        })
+    }
+}
+
+fn read_pickled(pickle: &PthTensors, name: &str) -> Result<Vec<f32>, String> {
+    let tensor = pickle.get(name).map_err(|error| error.to_string())?.ok_or("not in the file")?;
+    tensor
+        .to_dtype(candle_core::DType::F32)
+        .and_then(|tensor| tensor.flatten_all()?.to_vec1())
+        .map_err(|error| error.to_string())
+}
+
+fn unreadable(path: &Path, reason: &str) -> WeightsError {
+    WeightsError::Unreadable { path: path.to_path_buf(), reason: reason.to_owned() }
+}

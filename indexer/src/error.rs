@@ -1,0 +1,138 @@
+//! What can go wrong between features and answers.
+//!
+//! A picture that cannot be read is not an error: it is data ([`crate::ingest::Skipped`]). Errors
+//! end an operation, and say what to do.
+
+use std::path::{Path, PathBuf};
+
+use engine::EngineError;
+
+use crate::model_store::ModelStoreError;
+
+/// Any failure of this crate.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum IndexerError {
+    /// The model failed, or its weights are unsound.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The model store failed.
+    #[error(transparent)]
+    ModelStore(#[from] ModelStoreError),
+    /// Reading or writing a file failed.
+    #[error("cannot {action} {path}: {source}")]
+    Io {
+        /// What was tried, as a verb.
+        action: &'static str,
+        /// File or folder.
+        path: PathBuf,
+        /// Cause.
+        source: std::io::Error,
+    },
+    /// A source given by the user does not exist or is of the wrong kind.
+    #[error("{path}: {reason}")]
+    Source {
+        /// As given.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A collection name that cannot be a folder name.
+    #[error(
+        "`{name}` cannot be a collection name: use 1 to 64 letters, digits, `-`, `_` or `.`, not \
+         starting with `.`"
+    )]
+    BadCollectionName {
+        /// As given.
+        name: String,
+    },
+    /// No such collection.
+    #[error("there is no collection `{name}` in {home}; {known}")]
+    NoSuchCollection {
+        /// As given.
+        name: String,
+        /// Where collections were looked for.
+        home: PathBuf,
+        /// Names that exist, as a sentence.
+        known: String,
+    },
+    /// Another process has the collection open.
+    #[error("collection `{name}` is in use by another process; try again when that one is done")]
+    Locked {
+        /// Collection.
+        name: String,
+    },
+    /// The collection was written by a later release.
+    #[error(
+        "collection `{name}` has format {found}, this release reads up to {supported}; use a newer \
+         akin"
+    )]
+    NewerFormat {
+        /// Collection.
+        name: String,
+        /// Version on disk.
+        found: u32,
+        /// Newest version known.
+        supported: u32,
+    },
+    /// The embedder in hand is not the one the collection was made with.
+    #[error(
+        "collection `{name}` was made with {expected}, this is {got}; embeddings of different \
+         models or settings cannot be mixed: use the same ones, or another collection"
+    )]
+    ModelMismatch {
+        /// Collection.
+        name: String,
+        /// Model and settings of the collection.
+        expected: String,
+        /// Model and settings given.
+        got: String,
+    },
+    /// A vector of the wrong length.
+    #[error("the vector has {got} values, the collection's have {expected}")]
+    Dimension {
+        /// Values received.
+        got: usize,
+        /// Values required.
+        expected: usize,
+    },
+    /// Something on disk is not what was written there.
+    #[error("{path} is damaged: {reason}")]
+    Damaged {
+        /// File or folder.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        reason: String,
+    },
+    /// The catalog's storage engine failed.
+    #[error("the catalog in {path} failed: {reason}")]
+    Catalog {
+        /// Catalog folder.
+        path: PathBuf,
+        /// Cause.
+        reason: String,
+    },
+    /// The ANN library failed; the index is derived and is rebuilt from the vectors.
+    #[error("the ANN index failed: {reason}")]
+    Ann {
+        /// Cause.
+        reason: String,
+    },
+    /// A request that makes no sense.
+    #[error("{0}")]
+    InvalidRequest(String),
+}
+
+/// Result of this crate.
+pub type Result<T, E = IndexerError> = std::result::Result<T, E>;
+
+/// Attaches what was tried, and on which path, to an IO error.
+pub(crate) trait IoContext<T> {
+    fn io(self, action: &'static str, path: &Path) -> Result<T>;
+}
+
+impl<T> IoContext<T> for std::io::Result<T> {
+    fn io(self, action: &'static str, path: &Path) -> Result<T> {
+        self.map_err(|source| IndexerError::Io { action, path: path.to_path_buf(), source })
+    }
+}

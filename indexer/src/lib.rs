@@ -1,0 +1,31 @@
+//! Features to a durable collection, and from a collection to neighbours.
+//!
+//! Modules are listed in the order data travels; a file uses only those above it. This crate
+//! never sees a tensor and serves no HTTP; the file `http.rs` alone speaks to the network, and only
+//! `ann/hnsw.rs` names usearch, only `catalog.rs` names sled.
+
+mod error;
+mod durable;
+mod http;
+pub mod model_store;
+mod id;
+mod locator;
+mod catalog;
+pub mod source;
+pub mod pipeline;
+mod vectors;
+mod ann;
+mod background;
+mod manifest;
+mod collection;
+pub mod ingest;
+pub mod table;
+pub mod eval;
+
+pub use catalog::{Failure, FileStamp, Known, Record};
+pub use collection::{Collection, CollectionSummary, Collections, Hit, NewImage};
+pub use error::{IndexerError, Result};
+pub use id::{ContentHash, ImageId};
+pub use ingest::{IngestEvent, IngestOptions, IngestReport, ingest};
+pub use locator::Locator;
+pub use manifest::{ANN_FROM, FORMAT_VERSION, Manifest};

@@ -1,0 +1,207 @@
+//! Files to model outputs, in order: decoding on all cores feeds the model, which never waits
+//! longer than for the slowest picture of a block.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use engine::decode::{DecodeError, DecodeOptions};
+use engine::{Embedder, Pixels};
+use rayon::prelude::*;
+
+use crate::error::Result;
+use crate::id::ContentHash;
+use crate::source::{SourceFile, has_picture_extension};
+
+/// Files decoded together; a few batches, so that one slow file does not starve the model.
+const BLOCK: usize = 64;
+/// Pictures per forward pass.
+pub const BATCH: usize = 16;
+
+/// What is known of a picture once it is decoded.
+#[derive(Clone, Debug)]
+pub struct Picture {
+    /// SHA-256 of the file.
+    pub sha256: ContentHash,
+    /// Width in pixels, upright.
+    pub width: u32,
+    /// Height in pixels, upright.
+    pub height: u32,
+    /// Something odd about the file.
+    pub warning: Option<String>,
+}
+
+/// Why a file gave no output.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Skipped {
+    /// The file.
+    pub path: PathBuf,
+    /// In one sentence.
+    pub reason: String,
+    /// Neither its content nor its name is a picture's.
+    pub not_a_picture: bool,
+}
+
+/// What became of one file.
+#[derive(Debug)]
+pub enum Outcome<T> {
+    /// Decoded and computed.
+    Done(Picture, T),
+    /// The caller's check said its content is already known.
+    Unchanged,
+    /// No output.
+    Skipped(Skipped),
+}
+
+enum Prepared {
+    Pixels(Picture, Pixels),
+    Unchanged,
+    Skipped(Skipped),
+}
+
+/// Runs files through decoding and `compute`, handing each outcome to `sink` in the order of
+/// `files`. `is_unchanged` may save a file from being decoded, by its content hash.
+///
+/// Stops early, without error, once `cancel` is set; everything handed to `sink` is complete.
+///
+/// # Errors
+/// `sink` failed. A file that cannot be read, or a batch that cannot be computed, is an outcome.
+pub fn run<T: Send>(
+    files: &[SourceFile],
+    embedder: &dyn Embedder,
+    cancel: &AtomicBool,
+    is_unchanged: &(dyn Fn(&SourceFile, &ContentHash) -> bool + Sync),
+    compute: &(dyn Fn(&[Pixels]) -> engine::Result<Vec<T>> + Sync),
+    sink: &mut dyn FnMut(&SourceFile, Outcome<T>) -> Result<()>,
+) -> Result<()> {
+    let options = embedder.decode_options();
+    let prepare = |file: &SourceFile| match prepare(file, embedder, &options, is_unchanged) {
+        Ok(prepared) => prepared,
+        Err(skipped) => Prepared::Skipped(skipped),
+    };
+    std::thread::scope(|scope| {
+        // One block waits while the next is decoded and the one before is computed.
+        let (sender, receiver) = crossbeam_channel::bounded(1);
+        scope.spawn(move || {
+            for block in files.chunks(BLOCK) {
+                if cancel.load(Ordering::Relaxed) {
+                    break;
+                }
+                let prepared: Vec<_> = block.par_iter().map(|file| (file, prepare(file))).collect();
+                // The other side is gone only after its error, which it reports.
+                if sender.send(prepared).is_err() {
+                    break;
+                }
+            }
+        });
+        for block in receiver {
+            let mut block = block;
+            while !block.is_empty() {
+                if cancel.load(Ordering::Relaxed) {
+                    return Ok(());
+                }
+                let rest = block.split_off(block.len().min(BATCH));
+                run_batch(std::mem::replace(&mut block, rest), compute, sink)?;
+            }
+        }
+        Ok(())
+    })
+}
+
+fn run_batch<T>(
+    batch: Vec<(&SourceFile, Prepared)>,
+    compute: &(dyn Fn(&[Pixels]) -> engine::Result<Vec<T>> + Sync),
+    sink: &mut dyn FnMut(&SourceFile, Outcome<T>) -> Result<()>,
+) -> Result<()> {
+    let mut pixels = Vec::new();
+    let mut waiting = Vec::new();
+    for (file, prepared) in batch {
+        waiting.push((
+            file,
+            match prepared {
+                Prepared::Unchanged => Outcome::Unchanged,
+                Prepared::Skipped(skipped) => Outcome::Skipped(skipped),
+                Prepared::Pixels(picture, values) => {
+                    pixels.push(values);
+                    Outcome::Done(picture, ())
+                }
+            },
+        ));
+    }
+    let mut outputs = compute_each(&pixels, compute).into_iter();
+    for (file, outcome) in waiting {
+        let outcome = match outcome {
+            Outcome::Unchanged => Outcome::Unchanged,
+            Outcome::Skipped(skipped) => Outcome::Skipped(skipped),
+            Outcome::Done(picture, ()) => match outputs.next() {
+                Some(Ok(output)) => Outcome::Done(picture, output),
+                Some(Err(reason)) => Outcome::Skipped(skipped(&file.path, reason)),
+                None => Outcome::Skipped(skipped(&file.path, "the model gave no output".into())),
+            },
+        };
+        sink(file, outcome)?;
+    }
+    Ok(())
+}
+
+/// Computes a batch; when that fails, each picture alone, so that one cannot take down the rest.
+fn compute_each<T>(
+    pixels: &[Pixels],
+    compute: &(dyn Fn(&[Pixels]) -> engine::Result<Vec<T>> + Sync),
+) -> Vec<Result<T, String>> {
+    if let Ok(outputs) = compute(pixels) {
+        return outputs.into_iter().map(Ok).collect();
+    }
+    let alone = |one: &Pixels| {
+        let outputs = compute(std::slice::from_ref(one)).map_err(|error| error.to_string())?;
+        outputs.into_iter().next().ok_or_else(|| "the model gave no output".to_owned())
+    };
+    pixels.iter().map(alone).collect()
+}
+
+fn prepare(
+    file: &SourceFile,
+    embedder: &dyn Embedder,
+    options: &DecodeOptions,
+    is_unchanged: &(dyn Fn(&SourceFile, &ContentHash) -> bool + Sync),
+) -> Result<Prepared, Skipped> {
+    let bytes = read_limited(&file.path, options.limits.max_bytes)
+        .map_err(|reason| skipped(&file.path, reason))?;
+    let sha256 = ContentHash::of(&bytes);
+    if is_unchanged(file, &sha256) {
+        return Ok(Prepared::Unchanged);
+    }
+    let decoded = engine::decode::decode(&bytes, options).map_err(|error| Skipped {
+        not_a_picture: matches!(error, DecodeError::UnknownFormat { .. })
+            && !has_picture_extension(&file.path),
+        ..skipped(&file.path, error.to_string())
+    })?;
+    let pixels =
+        embedder.prepare(&decoded.image).map_err(|error| skipped(&file.path, error.to_string()))?;
+    let picture = Picture {
+        sha256,
+        width: decoded.image.width(),
+        height: decoded.image.height(),
+        warning: decoded.warning.map(|warning| warning.to_string()),
+    };
+    Ok(Prepared::Pixels(picture, pixels))
+}
+
+/// Reads a file unless it is larger than `max_bytes`, which is checked before reading.
+pub fn read_limited(path: &Path, max_bytes: u64) -> Result<Vec<u8>, String> {
+    let read = || {
+        let size = std::fs::metadata(path)?.len();
+        if size > max_bytes {
+            return Ok(Err(size));
+        }
+        std::fs::read(path).map(Ok)
+    };
+    match read() {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(size)) => Err(format!("the file has {size} bytes, the limit is {max_bytes}")),
+        Err(error) => Err(format!("it cannot be read: {error}")),
+    }
+}
+
+fn skipped(path: &Path, reason: String) -> Skipped {
+    Skipped { path: path.to_path_buf(), reason, not_a_picture: false }
+}

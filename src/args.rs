@@ -1,0 +1,324 @@
+//! The command line, as typed.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use engine::decode::IccPolicy;
+use engine::{ModelOptions, Pooling, Preprocess, vit::PosEmbedRule};
+
+/// Visual search on frozen DINOv2 features: index folders of pictures, find a picture's kin.
+#[derive(Debug, Parser)]
+#[command(name = "akin", version, max_term_width = 100)]
+#[command(after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 finished but some files \
+                        were skipped (they are listed).")]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: GlobalArgs,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct GlobalArgs {
+    /// Folder of collections and models [default: akin in the platform's data folder]
+    #[arg(long, global = true, env = "AKIN_HOME", value_name = "DIR")]
+    pub home: Option<PathBuf>,
+    /// TOML file with defaults for `home`, `model`, `device` and `threads`
+    #[arg(long, global = true, env = "AKIN_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Model: a name known to `akin model list`, or the path of a weights file or folder
+    #[arg(long, global = true, env = "AKIN_MODEL", value_name = "NAME|PATH")]
+    pub model: Option<String>,
+    /// Where to compute: auto, cpu, cuda or cuda:N [default: auto]
+    #[arg(long, global = true, value_name = "DEVICE")]
+    pub device: Option<String>,
+    /// Number of threads [default: one per core]
+    #[arg(long, global = true, value_name = "N", value_parser = positive)]
+    pub threads: Option<usize>,
+    /// Machine-readable output on stdout
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// No progress and no hints
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    /// More detail on stderr; twice for the libraries' too
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Bring a collection up to date with files and folders
+    Index(IndexArgs),
+    /// Find the pictures most similar to one
+    Search(SearchArgs),
+    /// Write embeddings to a Parquet or NumPy file
+    Embed(EmbedArgs),
+    /// Measure a model on labelled pictures
+    #[command(subcommand)]
+    Eval(EvalCommand),
+    /// Get and check models
+    #[command(subcommand)]
+    Model(ModelCommand),
+    /// Look at collections
+    #[command(subcommand)]
+    Collection(CollectionCommand),
+}
+
+#[derive(Debug, Args)]
+pub struct IndexArgs {
+    /// Files and folders (searched recursively)
+    #[arg(required = true, value_name = "SOURCE")]
+    pub sources: Vec<PathBuf>,
+    /// Collection, created if there is none
+    #[arg(short, long, default_value = "default", value_name = "NAME")]
+    pub collection: String,
+    /// Try files again that failed before
+    #[arg(long)]
+    pub retry_failed: bool,
+    /// Only show what would be read
+    #[arg(long)]
+    pub dry_run: bool,
+    #[command(flatten)]
+    pub input: InputArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct SearchArgs {
+    /// Picture to search with; `-` reads it from stdin
+    #[arg(value_name = "IMAGE")]
+    pub image: PathBuf,
+    /// Collection to search
+    #[arg(short, long, default_value = "default", value_name = "NAME")]
+    pub collection: String,
+    /// Number of results
+    #[arg(short, default_value = "10", value_name = "K", value_parser = positive)]
+    pub k: usize,
+}
+
+#[derive(Debug, Args)]
+pub struct EmbedArgs {
+    /// Files and folders (searched recursively)
+    #[arg(required = true, value_name = "SOURCE")]
+    pub sources: Vec<PathBuf>,
+    /// Output, ending in .parquet, or in .npy (paths then go to a .jsonl beside it)
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+    /// Write the patch tokens too
+    #[arg(long)]
+    pub patch_tokens: bool,
+    #[command(flatten)]
+    pub input: InputArgs,
+}
+
+/// How pictures become vectors; part of a collection's identity.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Model input and output")]
+pub struct InputArgs {
+    /// Side of the model's input in pixels, a multiple of 14; resizes in proportion
+    #[arg(long, value_name = "PX", conflicts_with_all = ["resize", "crop"])]
+    pub size: Option<u32>,
+    /// Shorter side after resizing [default: 256]
+    #[arg(long, value_name = "PX")]
+    pub resize: Option<u32>,
+    /// Side of the centre crop, a multiple of 14 [default: 224]
+    #[arg(long, value_name = "PX")]
+    pub crop: Option<u32>,
+    /// How tokens become one vector [default: cls]
+    #[arg(long, value_enum)]
+    pub pooling: Option<PoolingArg>,
+    /// How position embeddings are resampled [default: published]
+    #[arg(long, value_enum)]
+    pub pos_embed: Option<PosEmbedArg>,
+    /// What to do with embedded colour profiles [default: srgb]
+    #[arg(long, value_enum)]
+    pub icc: Option<IccArg>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum PoolingArg {
+    /// The CLS token
+    Cls,
+    /// Mean of the patch tokens
+    MeanPatch,
+    /// CLS and the mean of the patch tokens, one after the other
+    ClsMeanPatch,
+    /// Generalised mean (exponent 3) of the patch tokens
+    Gem,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum PosEmbedArg {
+    /// As the released models were evaluated
+    Published,
+    /// As Hugging Face transformers does
+    Transformers,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum IccArg {
+    /// Convert to sRGB
+    Srgb,
+    /// Ignore profiles, as Hugging Face's image processor does
+    Ignore,
+}
+
+impl InputArgs {
+    /// No choice made.
+    pub const NONE: Self =
+        Self { size: None, resize: None, crop: None, pooling: None, pos_embed: None, icc: None };
+
+    /// Whether any choice was made; a collection's own choices apply otherwise.
+    pub fn is_default(&self) -> bool {
+        let Self { size, resize, crop, pooling, pos_embed, icc } = self;
+        size.is_none()
+            && resize.is_none()
+            && crop.is_none()
+            && pooling.is_none()
+            && pos_embed.is_none()
+            && icc.is_none()
+    }
+
+    /// The choices, completed with the published defaults.
+    pub fn to_options(&self) -> engine::Result<ModelOptions> {
+        let default = Preprocess::default();
+        let preprocess = match self.size {
+            Some(size) => Preprocess::for_size(size)?,
+            None => Preprocess::new(
+                self.resize.unwrap_or(default.resize),
+                self.crop.unwrap_or(default.crop),
+            )?,
+        };
+        Ok(ModelOptions {
+            preprocess,
+            pooling: match self.pooling {
+                None | Some(PoolingArg::Cls) => Pooling::Cls,
+                Some(PoolingArg::MeanPatch) => Pooling::MeanPatch,
+                Some(PoolingArg::ClsMeanPatch) => Pooling::ClsMeanPatch,
+                Some(PoolingArg::Gem) => Pooling::Gem,
+            },
+            pos_embed: match self.pos_embed {
+                None | Some(PosEmbedArg::Published) => PosEmbedRule::Published,
+                Some(PosEmbedArg::Transformers) => PosEmbedRule::Transformers,
+            },
+            icc: match self.icc {
+                None | Some(IccArg::Srgb) => IccPolicy::ConvertToSrgb,
+                Some(IccArg::Ignore) => IccPolicy::Ignore,
+            },
+        })
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub enum EvalCommand {
+    /// Weighted k-NN accuracy; a picture's class is the name of its folder
+    Knn(KnnArgs),
+    /// Mean average precision of retrieving a picture's class; the class is its folder's name
+    Retrieval(EvalSource),
+    /// How often an edited copy's nearest picture is its original
+    Copies(CopiesArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct EvalSource {
+    /// Files and folders; with a collection, those of its images to use [default: all]
+    #[arg(value_name = "SOURCE", required_unless_present = "collection")]
+    pub sources: Vec<PathBuf>,
+    /// Take embeddings from a collection instead of computing them
+    #[arg(short, long, value_name = "NAME")]
+    pub collection: Option<String>,
+    #[command(flatten)]
+    pub input: InputArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct KnnArgs {
+    #[command(flatten)]
+    pub source: EvalSource,
+    /// Classify these by the others, instead of each picture by all the rest
+    #[arg(long, value_name = "SOURCE")]
+    pub queries: Vec<PathBuf>,
+    /// Neighbours that vote
+    #[arg(short, default_value = "10", value_name = "K", value_parser = positive)]
+    pub k: usize,
+    /// Softness of the votes
+    #[arg(long, default_value = "0.07", value_name = "T")]
+    pub temperature: f64,
+}
+
+#[derive(Debug, Args)]
+pub struct CopiesArgs {
+    /// CSV with columns `original` and `copy` (files beside it), and optionally `source` (a
+    /// distractor to leave out, being the same picture as the original)
+    #[arg(long, value_name = "FILE")]
+    pub truth: PathBuf,
+    /// Pictures to hide the originals among
+    #[command(flatten)]
+    pub distractors: EvalSource,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ModelCommand {
+    /// Show the models that can be pulled and those that are here
+    List,
+    /// Download a model, or go on with a download
+    Pull(PullArgs),
+    /// Check the files of a model against their recorded hashes, and its tensors
+    Verify(ModelName),
+    /// Show what is known of a model
+    Info(ModelName),
+}
+
+#[derive(Debug, Args)]
+pub struct PullArgs {
+    /// Name, such as vits14_reg
+    pub name: String,
+    /// Download again what is here already
+    #[arg(long)]
+    pub force: bool,
+    /// Make no request: only say what is missing
+    #[arg(long, env = "AKIN_OFFLINE")]
+    pub offline: bool,
+    /// Where the hub is
+    #[arg(long, env = "HF_ENDPOINT", value_name = "URL")]
+    pub endpoint: Option<String>,
+    /// Access token of the hub
+    #[arg(long, env = "HF_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    pub token: Option<String>,
+    /// Branch, tag or commit
+    #[arg(long, default_value = "main", value_name = "REV")]
+    pub revision: String,
+}
+
+#[derive(Debug, Args)]
+pub struct ModelName {
+    /// Name or path [default: that of --model]
+    pub name: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum CollectionCommand {
+    /// List collections
+    List,
+    /// Show what is known of a collection
+    Info(CollectionInfoArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct CollectionInfoArgs {
+    /// Collection
+    #[arg(default_value = "default")]
+    pub name: String,
+    /// List the files that were skipped, with reasons
+    #[arg(long)]
+    pub failures: bool,
+}
+
+fn positive(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("it must be at least 1".to_owned()),
+        Ok(number) => Ok(number),
+        Err(_) => Err("it must be a whole number of at least 1".to_owned()),
+    }
+}

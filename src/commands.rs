@@ -1,0 +1,8 @@
+//! One file per command: validated arguments in, one library call, output.
+
+pub mod collection;
+pub mod embed;
+pub mod eval;
+pub mod index;
+pub mod model;
+pub mod search;

@@ -1,0 +1,202 @@
+//! `akin eval`.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+
+use engine::{Embedder, Embedding};
+use indexer::eval::{Knn, Labelled, class_map, copy_recall_at_1};
+use indexer::pipeline::{self, Outcome as FileOutcome, Skipped};
+use indexer::{Collections, IndexerError, eval, source};
+use serde_json::json;
+
+use crate::args::{CopiesArgs, EvalCommand, EvalSource, KnnArgs};
+use crate::embedder;
+use crate::outcome::{Failure, Outcome, Success, print, print_json};
+use crate::progress::{CANCELLED, FileProgress, list_skipped};
+use crate::settings::Settings;
+
+pub fn run(settings: &Settings, command: &EvalCommand) -> Outcome {
+    match command {
+        EvalCommand::Knn(args) => knn(settings, args),
+        EvalCommand::Retrieval(args) => retrieval(settings, args),
+        EvalCommand::Copies(args) => copies(settings, args),
+    }
+}
+
+fn knn(settings: &Settings, args: &KnnArgs) -> Outcome {
+    let mut skipped = Vec::new();
+    let gallery = labelled(embed(settings, &args.source, &args.source.sources, &mut skipped)?);
+    let knn = Knn { k: args.k, temperature: args.temperature };
+    let accuracy = if args.queries.is_empty() {
+        knn.leave_one_out(&gallery)?
+    } else {
+        let queries = labelled(embed(settings, &args.source, &args.queries, &mut skipped)?);
+        knn.against(&gallery, &queries)?
+    };
+    report(
+        settings,
+        &skipped,
+        &json!({
+            "protocol": if args.queries.is_empty() { "knn leave-one-out" } else { "knn" },
+            "k": args.k,
+            "temperature": args.temperature,
+            "gallery": gallery.len(),
+            "queries": accuracy.queries,
+            "correct": accuracy.correct,
+            "top1_percent": accuracy.percent(),
+        }),
+    )
+}
+
+fn retrieval(settings: &Settings, args: &EvalSource) -> Outcome {
+    let mut skipped = Vec::new();
+    let images = labelled(embed(settings, args, &args.sources, &mut skipped)?);
+    let (map, queries) = class_map(&images)?;
+    report(
+        settings,
+        &skipped,
+        &json!({
+            "protocol": "class retrieval",
+            "images": images.len(),
+            "queries": queries,
+            "map_percent": map,
+        }),
+    )
+}
+
+fn copies(settings: &Settings, args: &CopiesArgs) -> Outcome {
+    let mut skipped = Vec::new();
+    let truth = eval::CopyTruth::read(&args.truth)?;
+    let of = |paths: Vec<PathBuf>, skipped: &mut Vec<Skipped>| {
+        embed(settings, &args.distractors, &paths, skipped)
+    };
+    let originals = of(truth.originals(), &mut skipped)?;
+    let edits = of(truth.copies(), &mut skipped)?;
+    let mut distractors = of(args.distractors.sources.clone(), &mut skipped)?;
+    distractors.retain(|(path, _)| !truth.names(path));
+
+    let position = |path: &Path| originals.iter().position(|(original, _)| original == path);
+    let edits: Vec<(Embedding, usize)> = edits
+        .into_iter()
+        .filter_map(|(path, embedding)| Some((embedding, position(truth.original_of(&path)?)?)))
+        .collect();
+    let count = distractors.len();
+    let gallery: Vec<Embedding> =
+        originals.iter().cloned().chain(distractors).map(|(_, embedding)| embedding).collect();
+    let accuracy = copy_recall_at_1(&gallery, &edits)?;
+    report(
+        settings,
+        &skipped,
+        &json!({
+            "protocol": "copy retrieval",
+            "originals": gallery.len() - count,
+            "distractors": count,
+            "queries": accuracy.queries,
+            "correct": accuracy.correct,
+            "recall_at_1_percent": accuracy.percent(),
+        }),
+    )
+}
+
+fn report(settings: &Settings, skipped: &[Skipped], result: &serde_json::Value) -> Outcome {
+    list_skipped(skipped);
+    if settings.json {
+        print_json(result)?;
+    } else if let Some(fields) = result.as_object() {
+        for (name, value) in fields {
+            print(&format!("{name:20} {value}"))?;
+        }
+    }
+    Ok(Success::unless_skipped(skipped.len()))
+}
+
+/// A picture's class is the name of the folder it is in.
+fn labelled(images: Vec<(PathBuf, Embedding)>) -> Vec<Labelled> {
+    let label = |path: &Path| {
+        let folder = path.parent().and_then(Path::file_name);
+        folder.unwrap_or_default().to_string_lossy().into_owned()
+    };
+    images
+        .into_iter()
+        .map(|(path, embedding)| Labelled { label: label(&path), embedding })
+        .collect()
+}
+
+/// Embeddings of files and folders, by path: from the collection when one is named.
+fn embed(
+    settings: &Settings,
+    from: &EvalSource,
+    sources: &[PathBuf],
+    skipped: &mut Vec<Skipped>,
+) -> Outcome<Vec<(PathBuf, Embedding)>> {
+    match &from.collection {
+        Some(name) => from_collection(settings, name, sources),
+        None => compute(settings, from, sources, skipped),
+    }
+}
+
+fn from_collection(
+    settings: &Settings,
+    name: &str,
+    sources: &[PathBuf],
+) -> Outcome<Vec<(PathBuf, Embedding)>> {
+    let roots: Vec<PathBuf> = sources
+        .iter()
+        .map(|source| {
+            source
+                .canonicalize()
+                .map_err(|error| Failure::Failed(format!("{}: {error}", source.display())))
+        })
+        .collect::<Outcome<_>>()?;
+    let collection = Collections::new(&settings.home).open(name)?;
+    let mut images = Vec::new();
+    for entry in collection.images() {
+        let (id, record) = entry?;
+        let path = record.path.to_path();
+        if roots.is_empty() || roots.iter().any(|root| path.starts_with(root)) {
+            images.push((path, collection.embedding(id, &record)?));
+        }
+    }
+    images.sort_by(|a, b| a.0.cmp(&b.0));
+    Ok(images)
+}
+
+fn compute(
+    settings: &Settings,
+    from: &EvalSource,
+    sources: &[PathBuf],
+    skipped: &mut Vec<Skipped>,
+) -> Outcome<Vec<(PathBuf, Embedding)>> {
+    let listing = source::list(sources)?;
+    let model = embedder::open(settings, &from.input)?.embedder;
+    let mut progress = FileProgress::new(settings, listing.files.len());
+    let mut images = Vec::new();
+    pipeline::run(
+        &listing.files,
+        &model,
+        &CANCELLED,
+        &|_, _| false,
+        &|batch| model.embed(batch),
+        &mut |file, outcome| {
+            match outcome {
+                FileOutcome::Done(_, embedding) => {
+                    images.push((file.path.clone(), embedding));
+                    progress.done();
+                }
+                FileOutcome::Unchanged => progress.done(),
+                FileOutcome::Skipped(file) => {
+                    progress.skipped(&file);
+                    if !file.not_a_picture {
+                        skipped.push(file);
+                    }
+                }
+            }
+            Ok::<(), IndexerError>(())
+        },
+    )?;
+    progress.finish();
+    match CANCELLED.load(Ordering::Relaxed) {
+        true => Err(Failure::Failed("stopped before the end; there is no result".to_owned())),
+        false => Ok(images),
+    }
+}

@@ -1,0 +1,47 @@
+//! The `akin` program: arguments to one library call each, and exit codes. Nothing else.
+
+mod args;
+mod outcome;
+mod settings;
+mod progress;
+mod embedder;
+mod commands;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::{Cli, Command};
+use crate::outcome::{Outcome, exit_code};
+use crate::settings::Settings;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_logging(cli.global.verbose);
+    exit_code(run(cli))
+}
+
+fn run(cli: Cli) -> Outcome {
+    let settings = Settings::resolve(cli.global)?;
+    progress::catch_ctrl_c()?;
+    match cli.command {
+        Command::Index(args) => commands::index::run(&settings, &args),
+        Command::Search(args) => commands::search::run(&settings, &args),
+        Command::Embed(args) => commands::embed::run(&settings, &args),
+        Command::Eval(command) => commands::eval::run(&settings, &command),
+        Command::Model(command) => commands::model::run(&settings, &command),
+        Command::Collection(command) => commands::collection::run(&settings, &command),
+    }
+}
+
+fn start_logging(verbose: u8) {
+    let level = match verbose {
+        0 => "warn",
+        1 => "warn,akin=debug,engine=debug,indexer=debug",
+        _ => "debug",
+    };
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::new(level))
+        .with_writer(std::io::stderr)
+        .init();
+}

@@ -1,0 +1,66 @@
+//! The bar on stderr, and Ctrl-C.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use indexer::pipeline::Skipped;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::outcome::{Failure, Outcome, note};
+use crate::settings::Settings;
+
+/// Set by the first Ctrl-C; long work ends at the next safe point.
+pub static CANCELLED: AtomicBool = AtomicBool::new(false);
+
+/// Installs the handler: the first Ctrl-C asks, the second ends the process.
+pub fn catch_ctrl_c() -> Outcome<()> {
+    let result = ctrlc::set_handler(|| {
+        if CANCELLED.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+        note("stopping; once more to stop at once");
+    });
+    result.map_err(|error| Failure::Failed(format!("cannot catch Ctrl-C: {error}")))
+}
+
+/// A count of files with rate, remaining time and failures; invisible without a terminal.
+pub struct FileProgress {
+    bar: ProgressBar,
+    failed: usize,
+}
+
+impl FileProgress {
+    pub fn new(settings: &Settings, files: usize) -> Self {
+        let bar = match settings.quiet {
+            true => ProgressBar::hidden(),
+            false => ProgressBar::new(files as u64),
+        };
+        let template = "{bar:30} {pos}/{len} pictures  {per_sec}  ETA {eta}  {msg}";
+        bar.set_style(
+            ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()),
+        );
+        Self { bar, failed: 0 }
+    }
+
+    pub fn done(&self) {
+        self.bar.inc(1);
+    }
+
+    pub fn skipped(&mut self, skipped: &Skipped) {
+        self.bar.inc(1);
+        if !skipped.not_a_picture {
+            self.failed += 1;
+            self.bar.set_message(format!("{} failed", self.failed));
+        }
+    }
+
+    pub fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+/// Lists skipped files with their reasons on stderr.
+pub fn list_skipped(skipped: &[Skipped]) {
+    for Skipped { path, reason, .. } in skipped {
+        note(&format!("skipped {}: {reason}", path.display()));
+    }
+}

@@ -1,0 +1,61 @@
+//! Flags, environment, config file and defaults, merged once.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use crate::args::GlobalArgs;
+use crate::outcome::{Failure, Outcome};
+
+/// What every command may need.
+#[derive(Debug)]
+pub struct Settings {
+    pub home: PathBuf,
+    pub model: Option<String>,
+    pub device: String,
+    pub json: bool,
+    pub quiet: bool,
+}
+
+/// The file of `--config`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ConfigFile {
+    home: Option<PathBuf>,
+    model: Option<String>,
+    device: Option<String>,
+    threads: Option<usize>,
+}
+
+impl Settings {
+    /// Flags win over the config file, the file over defaults.
+    pub fn resolve(args: GlobalArgs) -> Outcome<Self> {
+        let file = match &args.config {
+            Some(path) => {
+                let usage = |reason: String| {
+                    Failure::Usage(format!("config file {}: {reason}", path.display()))
+                };
+                let text =
+                    std::fs::read_to_string(path).map_err(|error| usage(error.to_string()))?;
+                toml::from_str(&text).map_err(|error| usage(error.message().to_owned()))?
+            }
+            None => ConfigFile::default(),
+        };
+        if let Some(threads) = args.threads.or(file.threads) {
+            rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .build_global()
+                .map_err(|error| Failure::Failed(format!("cannot start threads: {error}")))?;
+        }
+        let home = args.home.or(file.home).or_else(|| Some(dirs::data_dir()?.join("akin")));
+        Ok(Self {
+            home: home.ok_or_else(|| {
+                Failure::Usage("no home folder is known; name one with --home DIR".to_owned())
+            })?,
+            model: args.model.or(file.model),
+            device: args.device.or(file.device).unwrap_or_else(|| "auto".to_owned()),
+            json: args.json,
+            quiet: args.quiet,
+        })
+    }
+}
