@@ -56,7 +56,7 @@ pub fn for_collection(
 
 /// The weights file of a name or path.
 pub fn weights_path(settings: &Settings, source: &str) -> Outcome<PathBuf> {
-    Ok(ModelStore::open(&settings.home).resolve(source)?)
+    Ok(ModelStore::new(&settings.home).resolve(source)?)
 }
 
 fn load(settings: &Settings, source: &str, options: &ModelOptions) -> Outcome<Opened> {
