@@ -115,6 +115,9 @@ pub enum DecodeWarning {
     /// A JPEG without its end marker: what lies below the cut is filled in by the decoder.
     #[error("JPEG ends before its end marker; the lower part of the picture may be missing")]
     Truncated,
+    /// A JPEG with errors in its data; some blocks are grey or wrong.
+    #[error("JPEG data is damaged; parts of the picture may be wrong")]
+    Damaged,
 }
 
 /// Decodes the first or only picture of a file.

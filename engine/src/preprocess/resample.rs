@@ -1,8 +1,7 @@
 //! Pillow's 8-bit bicubic resampling, bit for bit.
 //!
-//! A port of `src/libImaging/Resample.c`: antialiased cubic convolution in two passes,
-//! horizontal first, with the weights in fixed point and one rounding to 8 bits after each
-//! pass. Only the part of the output that is asked for is computed; since every output pixel is
+//! A port of `src/libImaging/Resample.c`: antialiased cubic convolution in two passes, with the
+//! weights in fixed point and one rounding to 8 bits after each pass. Only the part of the output that is asked for is computed; since every output pixel is
 //! independent of its neighbours, a window of the result is exactly the crop of the whole.
 
 use image::RgbImage;
@@ -46,11 +45,28 @@ pub(super) fn resample(image: &RgbImage, horizontal: Window, vertical: Window) -
     }
     let columns = Kernel::new(image.width(), horizontal);
     let mut rows = Kernel::new(image.height(), vertical);
-    let needed = rows.source_range();
-    let intermediate = resample_rows(image, needed.clone(), &columns);
-    rows.shift(needed.start);
-    resample_columns(&intermediate, &rows, horizontal.len as usize * CHANNELS, &mut output);
+    let out_stride = horizontal.len as usize * CHANNELS;
+    if vertical_first(image, horizontal, vertical) {
+        let in_stride = image.width() as usize * CHANNELS;
+        let mut intermediate = RgbImage::new(image.width(), vertical.len);
+        resample_columns(image.as_raw(), &rows, in_stride, &mut intermediate);
+        let resampled = resample_rows(&intermediate, 0..vertical.len as usize, &columns);
+        output.copy_from_slice(&resampled);
+    } else {
+        let needed = rows.source_range();
+        let intermediate = resample_rows(image, needed.clone(), &columns);
+        rows.shift(needed.start);
+        resample_columns(&intermediate, &rows, out_stride, &mut output);
+    }
     output
+}
+
+/// Which pass comes first decides how roundings add up. Since version 13 Pillow starts with the
+/// vertical one when the height shrinks by more than twice as many pixels as the width.
+fn vertical_first(image: &RgbImage, horizontal: Window, vertical: Window) -> bool {
+    let shrinks_by = |from: u32, to: u64| i128::from(from) - i128::from(to);
+    let rows = shrinks_by(image.height(), vertical.full);
+    rows > 0 && rows > 2 * shrinks_by(image.width(), horizontal.full)
 }
 
 /// The taps of every output of one axis.

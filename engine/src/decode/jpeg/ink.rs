@@ -1,4 +1,4 @@
-//! CMYK and YCCK samples of a JPEG to RGB.
+//! Inks of a JPEG to RGB.
 //!
 //! Four-component JPEGs hold inverted inks, as Adobe writes them: 255 is no ink. Pillow assumes
 //! the same for every such file (`CMYK;I` in `JpegImagePlugin.py`).
@@ -9,14 +9,6 @@
 /// Pillow's `cmyk2rgb`.
 pub(super) fn cmyk_to_rgb(data: Vec<u8>) -> Vec<u8> {
     convert(data, |[c, m, y, k]| [c, m, y].map(|ink| print(255 - ink, k)))
-}
-
-/// As [`cmyk_to_rgb`], after the inks are taken out of luma and chroma.
-///
-/// libjpeg's `ycck_cmyk_convert` stores `255 - RGB` as CMY; inverted once more, the RGB values
-/// themselves are the upright inks.
-pub(super) fn ycck_to_rgb(data: Vec<u8>) -> Vec<u8> {
-    convert(data, |[y, cb, cr, k]| rgb_from_ycc(y, cb, cr).map(|ink| print(ink, k)))
 }
 
 fn convert(mut data: Vec<u8>, pixel: impl Fn([u8; 4]) -> [u8; 3]) -> Vec<u8> {
@@ -35,17 +27,6 @@ fn print(ink: u8, paper: u8) -> u8 {
     paper.saturating_sub((((product >> 8) + product) >> 8) as u8)
 }
 
-/// The 16-bit fixed-point conversion of libjpeg (`jdcolor.c`, JFIF coefficients).
-fn rgb_from_ycc(y: u8, cb: u8, cr: u8) -> [u8; 3] {
-    const HALF: i32 = 1 << 15;
-    let fix = |coefficient: f64| (coefficient * 65536.0 + 0.5) as i32;
-    let (y, cb, cr) = (i32::from(y), i32::from(cb) - 128, i32::from(cr) - 128);
-    let red = y + ((fix(1.402) * cr + HALF) >> 16);
-    let green = y + ((-fix(0.344_14) * cb - fix(0.714_14) * cr + HALF) >> 16);
-    let blue = y + ((fix(1.772) * cb + HALF) >> 16);
-    [red, green, blue].map(|value| value.clamp(0, 255) as u8)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -55,8 +36,5 @@ mod tests {
         assert_eq!(cmyk_to_rgb(vec![255; 4]), [255; 3]);
         assert_eq!(cmyk_to_rgb(vec![255, 255, 255, 0]), [0; 3]);
         assert_eq!(cmyk_to_rgb(vec![0, 255, 255, 255]), [0, 255, 255]);
-        // Luma 0 is no ink once inverted; luma 255 covers the paper.
-        assert_eq!(ycck_to_rgb(vec![0, 128, 128, 255]), [255; 3]);
-        assert_eq!(ycck_to_rgb(vec![255, 128, 128, 255]), [0; 3]);
     }
 }
