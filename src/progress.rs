@@ -15,6 +15,7 @@ pub static CANCELLED: AtomicBool = AtomicBool::new(false);
 pub fn catch_ctrl_c() -> Outcome<()> {
     let result = ctrlc::set_handler(|| {
         if CANCELLED.swap(true, Ordering::Relaxed) {
+            #[expect(clippy::exit, reason = "the user insists; the collection bears it")]
             std::process::exit(130);
         }
         note("stopping; once more to stop at once");

@@ -1,7 +1,9 @@
 //! The backbone against PyTorch, stage by stage (`fixtures/reference/make_tiny_golden.py`), and on
 //! real weights.
 
-use std::collections::HashMap;
+#![expect(clippy::print_stdout, reason = "says what was skipped, and figures")]
+
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor, safetensors};
@@ -79,8 +81,8 @@ fn stage_name(stage: Stage) -> String {
 }
 
 /// Every stage and intermediate layer of a model at one size, by the golden file's names.
-fn stages(model: &VisionTransformer, input: &Tensor) -> HashMap<String, Tensor> {
-    let mut stages = HashMap::new();
+fn stages(model: &VisionTransformer, input: &Tensor) -> BTreeMap<String, Tensor> {
+    let mut stages = BTreeMap::new();
     model
         .forward_observed(input, &mut |stage, x| {
             stages.insert(stage_name(stage), x.clone());

@@ -2,7 +2,7 @@
 //!
 //! Files and expectations are written by `fixtures/reference/make_decode_golden.py`.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
 
@@ -25,11 +25,11 @@ fn decode_within(name: &str, limits: DecodeLimits) -> Result<Decoded, DecodeErro
 }
 
 /// Pillow's pixels by file name.
-fn golden() -> HashMap<String, RgbImage> {
+fn golden() -> BTreeMap<String, RgbImage> {
     let bytes = fs::read(fixtures::path("golden/decode.safetensors")).expect("golden pixels");
     let tensors = SafeTensors::deserialize(&bytes).expect("a safetensors file");
     let (_, metadata) = SafeTensors::read_metadata(&bytes).expect("a header");
-    let mut pixels: HashMap<String, RgbImage> = tensors
+    let mut pixels: BTreeMap<String, RgbImage> = tensors
         .iter()
         .map(|(name, tensor)| {
             let (height, width) = (tensor.shape()[0] as u32, tensor.shape()[1] as u32);

@@ -7,8 +7,6 @@ use std::path::{Path, PathBuf};
 
 use engine::EngineError;
 
-use crate::model_store::ModelStoreError;
-
 /// Any failure of this crate.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -16,9 +14,6 @@ pub enum IndexerError {
     /// The model failed, or its weights are unsound.
     #[error(transparent)]
     Engine(#[from] EngineError),
-    /// The model store failed.
-    #[error(transparent)]
-    ModelStore(#[from] ModelStoreError),
     /// Reading or writing a file failed.
     #[error("cannot {action} {path}: {source}")]
     Io {

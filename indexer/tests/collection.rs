@@ -1,5 +1,7 @@
 //! Folders into collections and back, with an embedder that needs no weights.
 
+#![expect(clippy::print_stdout, reason = "says what was skipped, and figures")]
+
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 

@@ -1,1 +1,5 @@
-//! x
+//! The program as its users meet it. One binary, so that everything links once.
+
+mod cli;
+mod support;
+mod tidy;

@@ -157,7 +157,7 @@ fn decoded(bytes: &[u8]) -> Option<Format> {
 /// HEIC or AVIF by the brands of the `ftyp` box (ISO/IEC 23008-12 annex B, AV1 image format 1.1).
 fn iso_media(bytes: &[u8]) -> Option<Format> {
     let brands = brands(bytes)?;
-    let has = |names: &[&[u8; 4]]| brands.clone().any(|brand| names.iter().any(|n| brand == *n));
+    let has = |names: &[&[u8; 4]]| brands.clone().any(|brand| names.contains(&brand));
     if has(&[b"avif", b"avis"]) {
         Some(Format::Avif)
     } else if has(&[b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"]) {

@@ -26,7 +26,7 @@ pub(super) fn read(bytes: &[u8], budget: &Budget<'_>) -> Result<Source, DecodeEr
     let failed = |error: JpegError| failure(error, budget);
     // The size is checked against the budget below, before anything of that size is allocated.
     let limits = DecodeLimits { max_width: 65_535, max_height: 65_535, ..DecodeLimits::default() };
-    let mut decoder = Decoder::new_with_limits(bytes, limits.clone()).map_err(failed)?;
+    let mut decoder = Decoder::new_with_limits(bytes, limits).map_err(failed)?;
     let header = decoder.header();
     let (width, height) = (u32::from(header.width), u32::from(header.height));
     if width == 0 || height == 0 {

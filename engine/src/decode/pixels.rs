@@ -91,8 +91,8 @@ fn display_bytes(mut data: Vec<u8>, channels: usize) -> Vec<u8> {
     let samples = data.len() / 4;
     for i in 0..samples {
         let bytes = std::array::from_fn(|byte| data[4 * i + byte]);
-        // `max` also turns NaN into 0.
-        let linear = f32::from_ne_bytes(bytes).max(0.0).min(1.0);
+        // NaN stays NaN here and becomes 0 in the cast below.
+        let linear = f32::from_ne_bytes(bytes).clamp(0.0, 1.0);
         let value = if i % channels == 3 || linear <= 0.003_130_8 {
             if i % channels == 3 { linear } else { linear * 12.92 }
         } else {

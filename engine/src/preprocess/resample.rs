@@ -165,10 +165,11 @@ impl<const N: usize> Accumulator<N> {
 
     #[inline(always)]
     fn add(&mut self, samples: &[u8; N], (high, low): (i16, i16)) {
-        for lane in 0..N {
-            let sample = i32::from(samples[lane]);
-            self.high[lane] += sample * i32::from(high);
-            self.low[lane] += sample * i32::from(low);
+        let sums = self.high.iter_mut().zip(&mut self.low);
+        for ((high_sum, low_sum), sample) in sums.zip(samples) {
+            let sample = i32::from(*sample);
+            *high_sum += sample * i32::from(high);
+            *low_sum += sample * i32::from(low);
         }
     }
 
