@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use etcetera::{BaseStrategy, choose_base_strategy};
 use serde::Deserialize;
 
 use crate::args::GlobalArgs;
@@ -47,7 +48,8 @@ impl Settings {
                 .build_global()
                 .map_err(|error| Failure::Failed(format!("cannot start threads: {error}")))?;
         }
-        let home = args.home.or(file.home).or_else(|| Some(dirs::data_dir()?.join("akin")));
+        let platform = || Some(choose_base_strategy().ok()?.data_dir().join("akin"));
+        let home = args.home.or(file.home).or_else(platform);
         Ok(Self {
             home: home.ok_or_else(|| {
                 Failure::Usage("no home folder is known; name one with --home DIR".to_owned())
