@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use engine::{DinoEmbedder, ModelOptions};
+use engine::{DinoEmbedder, Embedder, ModelOptions};
 use indexer::Manifest;
 use indexer::model_store::ModelStore;
 
@@ -62,7 +62,18 @@ pub fn weights_path(settings: &Settings, source: &str) -> Outcome<PathBuf> {
 fn load(settings: &Settings, source: &str, options: &ModelOptions) -> Outcome<Opened> {
     let path = weights_path(settings, source)?;
     let device = engine::open_device(&settings.device)?;
+    let start = std::time::Instant::now();
     let embedder = DinoEmbedder::open(&path, options, &device)?;
+    let identity = embedder.identity();
+    tracing::debug!(
+        model = identity.name,
+        weights = %path.display(),
+        sha256 = identity.weights_sha256,
+        fingerprint = identity.fingerprint(),
+        device = ?device.location(),
+        took = ?start.elapsed(),
+        "opened the model"
+    );
     // A path is remembered absolutely, so that a search from elsewhere finds it.
     let source = match path.canonicalize() {
         Ok(path) if std::path::Path::new(source).exists() => path.to_string_lossy().into_owned(),

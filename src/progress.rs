@@ -1,5 +1,6 @@
 //! The bar on stderr, and Ctrl-C.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use indexer::pipeline::Skipped;
@@ -57,6 +58,12 @@ impl FileProgress {
     pub fn finish(&self) {
         self.bar.finish_and_clear();
     }
+}
+
+/// Folders and links that could not be listed, as skipped files.
+pub fn unreadable(entries: Vec<(PathBuf, String)>) -> Vec<Skipped> {
+    let skipped = |(path, reason)| Skipped { path, reason, not_a_picture: false };
+    entries.into_iter().map(skipped).collect()
 }
 
 /// Lists skipped files with their reasons on stderr.

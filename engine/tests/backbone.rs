@@ -1,8 +1,6 @@
 //! The backbone against PyTorch, stage by stage (`fixtures/reference/make_tiny_golden.py`), and on
 //! real weights.
 
-#![expect(clippy::print_stdout, reason = "says what was skipped, and figures")]
-
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 

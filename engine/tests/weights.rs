@@ -144,6 +144,22 @@ fn damaged_files_are_refused() {
     assert!(no_config.contains("config.json with `num_attention_heads`"), "{no_config}");
 }
 
+#[test]
+fn a_folder_may_hold_one_weights_file_of_any_name() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let error_of = || Weights::open(folder.path()).err().map(|e| e.to_string()).unwrap_or_default();
+    assert!(error_of().contains("no model.safetensors and 0 other"), "{}", error_of());
+    let config = r#"{"num_attention_heads": 2}"#;
+    std::fs::write(folder.path().join("config.json"), config).expect("write");
+    let golden = fixtures::path("golden/tiny_plain.hf.safetensors");
+    std::fs::copy(&golden, folder.path().join("own.safetensors")).expect("copy");
+    assert_eq!(error_of(), "");
+    std::fs::copy(&golden, folder.path().join("other.safetensors")).expect("copy");
+    assert!(error_of().contains("2 other"), "{}", error_of());
+    std::fs::copy(&golden, folder.path().join("model.safetensors")).expect("copy");
+    assert_eq!(error_of(), "");
+}
+
 fn open_tiny(options: &ModelOptions) -> DinoEmbedder {
     let folder = tempfile::tempdir().expect("temporary folder");
     let golden = fixtures::path("golden/tiny_plain.hf.safetensors");

@@ -34,6 +34,8 @@ pub struct Collection {
     live: BTreeMap<u64, ImageId>,
     next_id: u64,
     changes: Changes,
+    /// Committed changes that derived data does not know of yet.
+    derived_is_stale: bool,
     hnsw: Option<Hnsw>,
     /// Declared last: released when everything else is closed.
     _lock: Lock,
@@ -189,6 +191,7 @@ impl Collection {
         let mut changes = std::mem::take(&mut self.changes);
         changes.set_next_id(self.next_id);
         self.catalog.commit(changes)?;
+        self.derived_is_stale = true;
         self.manifest.rows = self.vectors.rows();
         self.manifest.images = self.live.len() as u64;
         self.manifest.failed = self.failures()?.len() as u64;
@@ -200,10 +203,10 @@ impl Collection {
     /// # Errors
     /// As [`commit`](Self::commit).
     pub fn finish(&mut self) -> Result<()> {
-        if self.changes.len == 0 {
+        self.commit()?;
+        if !std::mem::take(&mut self.derived_is_stale) {
             return Ok(());
         }
-        self.commit()?;
         self.manifest.background = background::quantiles(&self.vectors, &self.live)?;
         self.write_manifest()?;
         self.catch_up()?;

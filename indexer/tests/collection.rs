@@ -1,7 +1,5 @@
 //! Folders into collections and back, with an embedder that needs no weights.
 
-#![expect(clippy::print_stdout, reason = "says what was skipped, and figures")]
-
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -235,6 +233,29 @@ fn approximate_search_finds_the_same_and_catches_up() {
     case.assert_finds(&case.open(), contents());
     std::fs::remove_file(&snapshot).expect("remove");
     case.assert_finds(&case.open(), contents());
+}
+
+#[test]
+fn derived_data_follows_when_the_last_commit_came_early() {
+    // 1,000 images are committed on the way, so that nothing is left for the end.
+    let case = Case::new(0);
+    squares(1).save(case.path(0)).expect("save");
+    squares(2).save(case.path(1)).expect("save");
+    let mut collection = case.create(None);
+    case.ingest(&mut collection, IngestOptions::default());
+    let background = collection.manifest().background.clone();
+    let image = |n: u32| indexer::NewImage {
+        path: Path::new(&format!("/{n}")).into(),
+        sha256: indexer::ContentHash::of(&n.to_le_bytes()),
+        stamp: indexer::FileStamp { size: 1, mtime_ns: 1 },
+        width: 1,
+        height: 1,
+        warning: None,
+    };
+    collection.put(image(7), &case.query(7)).expect("put");
+    collection.commit().expect("commit");
+    collection.finish().expect("finish");
+    assert_ne!(collection.manifest().background, background);
 }
 
 #[test]

@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::args::EmbedArgs;
 use crate::embedder;
 use crate::outcome::{Failure, Outcome, Success, note, print_json};
-use crate::progress::{CANCELLED, FileProgress, list_skipped};
+use crate::progress::{CANCELLED, FileProgress, list_skipped, unreadable};
 use crate::settings::Settings;
 
 pub fn run(settings: &Settings, args: &EmbedArgs) -> Outcome {
@@ -26,7 +26,7 @@ pub fn run(settings: &Settings, args: &EmbedArgs) -> Outcome {
     let start = Instant::now();
     let mut progress = FileProgress::new(settings, listing.files.len());
     let mut rows = 0;
-    let mut skipped_files = Vec::new();
+    let mut skipped_files = unreadable(listing.unreadable);
     let compute = |batch: &[Pixels]| match args.patch_tokens {
         true => model.embed_dense(batch),
         false => Ok(model.embed(batch)?.into_iter().map(DenseEmbedding::from).collect()),

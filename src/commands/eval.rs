@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::args::{CopiesArgs, EvalCommand, EvalSource, KnnArgs};
 use crate::embedder;
 use crate::outcome::{Failure, Outcome, Success, print, print_json};
-use crate::progress::{CANCELLED, FileProgress, list_skipped};
+use crate::progress::{CANCELLED, FileProgress, list_skipped, unreadable};
 use crate::settings::Settings;
 
 pub fn run(settings: &Settings, command: &EvalCommand) -> Outcome {
@@ -169,6 +169,7 @@ fn compute(
 ) -> Outcome<Vec<(PathBuf, Embedding)>> {
     let listing = source::list(sources)?;
     let model = embedder::open(settings, &from.input)?.embedder;
+    skipped.extend(unreadable(listing.unreadable));
     let mut progress = FileProgress::new(settings, listing.files.len());
     let mut images = Vec::new();
     pipeline::run(

@@ -28,7 +28,7 @@ pub enum DecodeError {
         remedy: &'static str,
     },
     /// The limits: decoding would cost more than allowed.
-    #[error("{what} {}, limit is {}; raise `{}`", what.show(*value), what.show(*limit), what.remedy())]
+    #[error("{what} {}, limit is {}; {}", what.show(*value), what.show(*limit), what.remedy())]
     TooLarge {
         /// What was measured.
         what: Measure,
@@ -46,7 +46,7 @@ pub enum DecodeError {
         reason: String,
     },
     /// The limits: decoding took longer than allowed.
-    #[error("decoding took more than {} s; raise `max_duration`", limit.as_secs_f64())]
+    #[error("decoding took more than {} s; scale the picture down", limit.as_secs_f64())]
     TooSlow {
         /// The time allowed.
         limit: Duration,
@@ -79,12 +79,11 @@ pub enum Measure {
 }
 
 impl Measure {
-    /// The field of [`DecodeLimits`](super::DecodeLimits) to raise.
-    pub fn remedy(self) -> &'static str {
+    /// What a user can do; a program can raise [`DecodeLimits`](super::DecodeLimits).
+    fn remedy(self) -> &'static str {
         match self {
-            Self::Bytes => "max_bytes",
-            Self::Pixels { .. } => "max_pixels",
-            Self::Memory => "max_alloc",
+            Self::Bytes => "compress the picture or scale it down",
+            Self::Pixels { .. } | Self::Memory => "scale the picture down",
         }
     }
 
@@ -137,12 +136,13 @@ mod tests {
         };
         assert_eq!(
             pixels.to_string(),
-            "picture is 40000×30000, 1200.0 Mpx, limit is 100.0 Mpx; raise `max_pixels`"
+            "picture is 40000×30000, 1200.0 Mpx, limit is 100.0 Mpx; scale the picture down"
         );
         let bytes = DecodeError::TooLarge { what: Measure::Bytes, value: 3 << 20, limit: 1 << 20 };
-        assert_eq!(bytes.to_string(), "file holds 3.0 MiB, limit is 1.0 MiB; raise `max_bytes`");
+        let message = "file holds 3.0 MiB, limit is 1.0 MiB; compress the picture or scale it down";
+        assert_eq!(bytes.to_string(), message);
         let slow = DecodeError::TooSlow { limit: Duration::from_millis(1500) };
-        assert_eq!(slow.to_string(), "decoding took more than 1.5 s; raise `max_duration`");
+        assert_eq!(slow.to_string(), "decoding took more than 1.5 s; scale the picture down");
     }
 
     #[test]

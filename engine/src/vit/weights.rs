@@ -131,7 +131,8 @@ pub struct Weights {
 }
 
 impl Weights {
-    /// Opens a `.safetensors` or `.pth` file, or a folder holding `model.safetensors`.
+    /// Opens a `.safetensors` or `.pth` file, or a folder holding `model.safetensors` or just one
+    /// such file.
     ///
     /// The number of heads is read from a `config.json` beside the file when there is one
     /// (`num_attention_heads`) and is `embed_dim / 64` otherwise.
@@ -139,7 +140,7 @@ impl Weights {
     /// # Errors
     /// [`WeightsError`] names the file and the first few offending tensors.
     pub fn open(path: &Path) -> Result<Self, WeightsError> {
-        let path = if path.is_dir() { path.join("model.safetensors") } else { path.to_path_buf() };
+        let path = if path.is_dir() { weights_in(path)? } else { path.to_path_buf() };
         let file = WeightsFile::open(&path)?;
         let sha256 = file.sha256()?;
         let infos = file.tensors();
@@ -229,6 +230,33 @@ impl Weights {
 
 fn not_a_backbone(path: &Path, reason: String) -> WeightsError {
     WeightsError::NotABackbone { path: path.to_path_buf(), reason }
+}
+
+/// The weights file of a folder.
+fn weights_in(folder: &Path) -> Result<PathBuf, WeightsError> {
+    let usual = folder.join("model.safetensors");
+    if usual.exists() {
+        return Ok(usual);
+    }
+    let io = |source| WeightsError::Io { path: folder.to_path_buf(), source };
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(io)? {
+        let path = entry.map_err(io)?.path();
+        if path.extension().is_some_and(|e| e == "safetensors" || e == "pth") {
+            found.push(path);
+        }
+    }
+    match (found.pop(), found.len()) {
+        (Some(only), 0) => Ok(only),
+        (found, others) => {
+            let count = others + usize::from(found.is_some());
+            let reason = format!(
+                "it holds no model.safetensors and {count} other .safetensors or .pth files; name \
+                 the one to use"
+            );
+            Err(WeightsError::Unreadable { path: folder.to_path_buf(), reason })
+        }
+    }
 }
 
 /// `num_attention_heads` of the `config.json` beside the weights, when both exist.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use engine::ModelIdentity;
 
@@ -27,6 +28,9 @@ pub struct CollectionSummary {
     /// What it says about itself, or why that cannot be read.
     pub manifest: Result<Manifest, String>,
 }
+
+/// How long to wait for another process: long enough for searches to take turns.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Held while a collection is open.
 #[derive(Debug)]
@@ -162,10 +166,18 @@ impl Lock {
             .write(true)
             .open(&path)
             .io("open", &path)?;
-        match file.try_lock() {
-            Ok(()) => Ok(Self { _file: file }),
-            Err(TryLockError::WouldBlock) => Err(IndexerError::Locked { name: name.to_owned() }),
-            Err(TryLockError::Error(error)) => Err(error).io("lock", &path),
+        let start = Instant::now();
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(Self { _file: file }),
+                Err(TryLockError::Error(error)) => return Err(error).io("lock", &path),
+                Err(TryLockError::WouldBlock) if start.elapsed() < LOCK_PATIENCE => {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                Err(TryLockError::WouldBlock) => {
+                    return Err(IndexerError::Locked { name: name.to_owned() });
+                }
+            }
         }
     }
 }
@@ -203,6 +215,7 @@ fn open_parts(name: &str, folder: PathBuf, manifest: Manifest, lock: Lock) -> Re
         vectors,
         live,
         changes: Changes::default(),
+        derived_is_stale: false,
         hnsw: None,
         _lock: lock,
     })

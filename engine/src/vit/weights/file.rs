@@ -113,8 +113,17 @@ impl WeightsFile {
     }
 
     fn open_pickle(path: &Path) -> Result<Self, WeightsError> {
-        let pickle = PthTensors::new(path, None)
-            .map_err(|error| unreadable(path, &format!("{error} (PyTorch zip file)")))?;
+        let open = |key| {
+            PthTensors::new(path, key)
+                .map_err(|error| unreadable(path, &format!("{error} (PyTorch zip file)")))
+        };
+        // Checkpoints often keep the parameters one level down, beside an optimizer.
+        let mut pickle = open(None)?;
+        for key in ["state_dict", "model"] {
+            if pickle.tensor_infos().is_empty() {
+                pickle = open(Some(key)).unwrap_or(pickle);
+            }
+        }
         let tensors = pickle
             .tensor_infos()
             .iter()
