@@ -22,6 +22,14 @@ pub(super) struct TensorInfo {
     range: std::ops::Range<usize>,
 }
 
+#[cfg(test)]
+impl TensorInfo {
+    /// An f32 tensor that is only described.
+    pub(super) fn f32(shape: &[usize]) -> Self {
+        Self { shape: shape.to_vec(), dtype: StoredDtype::F32, range: 0..0 }
+    }
+}
+
 /// dtype of a stored tensor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum StoredDtype {

@@ -258,3 +258,38 @@ pub(super) fn check(tensors: &TensorInfos, parameters: &[Parameter]) -> Vec<Tens
     ));
     problems
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::file::TensorInfo;
+    use super::*;
+    use crate::vit::config::VARIANTS;
+
+    /// What a sound file of this shape and layout holds.
+    fn tensors_of(layout: Layout, config: &VitConfig) -> TensorInfos {
+        let parts = layout.parameters(config).into_iter().flat_map(|parameter| parameter.parts);
+        parts.map(|part| (part.name, TensorInfo::f32(&part.shape))).collect()
+    }
+
+    #[test]
+    fn every_released_variant_is_recognised_in_every_layout() {
+        for variant in VARIANTS {
+            let config = variant.config();
+            for layout in [Layout::Meta, Layout::HuggingFace, Layout::Timm] {
+                let tensors = tensors_of(layout, &config);
+                let case = format!("{} {layout}", variant.name);
+                assert_eq!(Layout::detect(&tensors), Ok(layout), "{case}");
+                assert_eq!(layout.infer_config(&tensors, None), Ok(config.clone()), "{case}");
+                assert!(check(&tensors, &layout.parameters(&config)).is_empty(), "{case}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_released_file_has_as_many_tensors_as_published() {
+        // The shared ViT-S/14 encoder and facebook/dinov2-small: 223 with separate q, k and v.
+        let config = VARIANTS[0].config();
+        assert_eq!(tensors_of(Layout::HuggingFace, &config).len(), 223);
+        assert_eq!(tensors_of(Layout::Meta, &config).len(), 175);
+    }
+}
