@@ -131,7 +131,7 @@ pub struct InputArgs {
     /// How position embeddings are resampled [default: published]
     #[arg(long, value_enum)]
     pub pos_embed: Option<PosEmbedArg>,
-    /// What to do with embedded colour profiles [default: srgb]
+    /// What to do with embedded colour profiles [default: ignore]
     #[arg(long, value_enum)]
     pub icc: Option<IccArg>,
 }
@@ -158,9 +158,9 @@ pub enum PosEmbedArg {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum IccArg {
-    /// Convert to sRGB
+    /// Convert to sRGB, so that wide-gamut photos look as they should
     Srgb,
-    /// Ignore profiles, as Hugging Face's image processor does
+    /// Take stored numbers, as the published pipeline does
     Ignore,
 }
 
@@ -203,7 +203,8 @@ impl InputArgs {
                 Some(PosEmbedArg::Transformers) => PosEmbedRule::Transformers,
             },
             icc: match self.icc {
-                None | Some(IccArg::Srgb) => IccPolicy::ConvertToSrgb,
+                None => ModelOptions::default().icc,
+                Some(IccArg::Srgb) => IccPolicy::ConvertToSrgb,
                 Some(IccArg::Ignore) => IccPolicy::Ignore,
             },
         })

@@ -90,7 +90,7 @@ pub trait Embedder: Send + Sync {
 }
 
 /// Choices made when a model is opened; the defaults are the published ones.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct ModelOptions {
     /// Resize and crop.
     pub preprocess: Preprocess,
@@ -100,6 +100,18 @@ pub struct ModelOptions {
     pub pos_embed: PosEmbedRule,
     /// Treatment of embedded colour profiles.
     pub icc: IccPolicy,
+}
+
+impl Default for ModelOptions {
+    fn default() -> Self {
+        Self {
+            preprocess: Preprocess::default(),
+            pooling: Pooling::default(),
+            pos_embed: PosEmbedRule::default(),
+            // The models were trained and evaluated on stored numbers, profile or not.
+            icc: IccPolicy::Ignore,
+        }
+    }
 }
 
 /// A frozen DINOv2 backbone as an embedder.

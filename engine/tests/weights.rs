@@ -206,7 +206,7 @@ fn every_choice_that_changes_vectors_changes_the_fingerprint() {
         base.clone(),
         ModelOptions { pooling: Pooling::Gem, ..base.clone() },
         ModelOptions { pos_embed: PosEmbedRule::Transformers, ..base.clone() },
-        ModelOptions { icc: engine::decode::IccPolicy::Ignore, ..base.clone() },
+        ModelOptions { icc: engine::decode::IccPolicy::ConvertToSrgb, ..base.clone() },
         ModelOptions {
             preprocess: engine::Preprocess::for_size(448).expect("size"),
             ..base.clone()
