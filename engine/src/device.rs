@@ -2,7 +2,7 @@
 
 use candle_core::Device;
 
-use crate::error::{EngineError, Result};
+use crate::error::{EngineError, Result, first_line};
 
 /// Opens `auto`, `cpu`, `cuda` or `cuda:N`.
 ///
@@ -30,7 +30,7 @@ pub fn open_device(name: &str) -> Result<Device> {
                               use `--device auto`";
                 return Err(error(reason.to_owned()));
             }
-            Device::new_cuda(ordinal).map_err(|cause| error(cause.to_string()))
+            Device::new_cuda(ordinal).map_err(|cause| error(first_line(&cause)))
         }
     }
 }

@@ -48,8 +48,13 @@ pub enum EngineError {
         reason: String,
     },
     /// A tensor operation failed; this is a defect or an exhausted device.
-    #[error("tensor computation failed: {0}")]
+    #[error("tensor computation failed: {}", first_line(.0))]
     Compute(#[from] candle_core::Error),
+}
+
+/// What candle says, without the backtrace it appends when `RUST_BACKTRACE` is set.
+pub(crate) fn first_line(error: &candle_core::Error) -> String {
+    error.to_string().lines().next().unwrap_or_default().to_owned()
 }
 
 /// Result of this crate.
