@@ -21,6 +21,7 @@
 pub mod decode;
 mod error;
 pub mod preprocess;
+pub mod kernels;
 pub mod vit;
 mod features;
 mod device;

@@ -1,0 +1,13 @@
+//! Our own CPU kernels, chosen at run time: the only place with hand-written machine code.
+//!
+//! Every kernel has a portable twin that defines its result; tests compare the two on odd sizes.
+
+mod matmul;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod amx;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod avx512;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod tiles;
+
+pub use matmul::{Backend, Operand, matmul_bf16, matmul_bf16_on};
