@@ -26,6 +26,7 @@ pub mod vit;
 mod features;
 mod device;
 mod embedder;
+pub mod train;
 #[cfg(feature = "testing")]
 pub mod testing;
 

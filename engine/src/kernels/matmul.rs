@@ -108,6 +108,47 @@ pub fn matmul_bf16_on(backend: Backend, a: Operand<'_>, b: Operand<'_>, out: &mu
     portable(a, b, out);
 }
 
+/// `out = a b` in f32 throughout, on the calling thread: for products inside parallel work.
+///
+/// # Panics
+/// The shapes do not fit.
+#[expect(unsafe_code, reason = "the library takes pointers")]
+pub fn matmul_f32(a: Operand<'_>, b: Operand<'_>, out: &mut [f32]) {
+    assert_eq!(a.columns, b.rows, "the factors share their inner length");
+    assert_eq!(out.len(), a.rows * b.columns, "the result is {} x {}", a.rows, b.columns);
+    let strides = |operand: Operand<'_>| match operand.transposed {
+        false => (1, operand.stride as isize),
+        true => (operand.stride as isize, 1),
+    };
+    let ((a_column, a_row), (b_column, b_row)) = (strides(a), strides(b));
+    let (m, n, k) = (a.rows, b.columns, a.columns);
+    // SAFETY: an operand holds rows x columns values at these strides (`Operand::new`), and `out`
+    // m x n; `out` is not read, and is no part of the factors, being borrowed mutably.
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            out.as_mut_ptr(),
+            1,
+            n as isize,
+            false,
+            a.values.as_ptr(),
+            a_column,
+            a_row,
+            b.values.as_ptr(),
+            b_column,
+            b_row,
+            0.0,
+            1.0,
+            false,
+            false,
+            false,
+            gemm::Parallelism::None,
+        );
+    }
+}
+
 fn portable(a: Operand<'_>, b: Operand<'_>, out: &mut [f32]) {
     let width = b.columns;
     let round = |x: f32| bf16::from_f32(x).to_f32();

@@ -1,0 +1,3 @@
+//! Training of DINOv2 backbones: differentiable operations for packed sequences.
+
+pub mod ops;

@@ -1,0 +1,37 @@
+//! Differentiable operations that candle lacks or runs on one thread, fused for f32 on the CPU.
+
+mod attention;
+mod linear;
+
+use candle_core::{CpuStorage, Device, Layout, Result, Storage, Tensor, bail};
+
+pub use attention::{SequenceLengths, attention};
+pub use linear::{MatmulPrecision, linear};
+
+/// The values of a contiguous f32 tensor in main memory.
+fn slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
+    match (layout.contiguous_offsets(), storage) {
+        (Some((start, end)), CpuStorage::F32(values)) => Ok(&values[start..end]),
+        _ => bail!("a fused operation was given a tensor that is not contiguous f32"),
+    }
+}
+
+/// Reads a tensor's values in place, first made contiguous where it is not.
+fn with_values<T>(tensor: &Tensor, read: impl FnOnce(&[f32]) -> Result<T>) -> Result<T> {
+    let tensor = tensor.contiguous()?;
+    let (storage, layout) = tensor.storage_and_layout();
+    match &*storage {
+        Storage::Cpu(storage) => read(slice(storage, layout)?),
+        _ => bail!("a fused CPU operation was given a tensor on another device"),
+    }
+}
+
+/// A new tensor in main memory.
+fn tensor<S: Into<candle_core::Shape>>(values: Vec<f32>, shape: S) -> Result<Tensor> {
+    Tensor::from_vec(values, shape.into(), &Device::Cpu)
+}
+
+/// Whether the fused CPU path applies.
+fn is_fused(x: &Tensor) -> bool {
+    x.device().is_cpu() && x.dtype() == candle_core::DType::F32
+}
