@@ -5,7 +5,7 @@
 
 pub mod config;
 pub mod weights;
-mod fused;
+pub(crate) mod fused;
 mod layers;
 mod patch_embed;
 mod pos_embed;

@@ -1,12 +1,16 @@
 //! Differentiable operations that candle lacks or runs on one thread, fused for f32 on the CPU.
 
 mod attention;
+mod gelu;
 mod linear;
+mod norm;
 
 use candle_core::{CpuStorage, Device, Layout, Result, Storage, Tensor, bail};
 
 pub use attention::{SequenceLengths, attention};
+pub use gelu::gelu;
 pub use linear::{MatmulPrecision, linear};
+pub use norm::layer_norm;
 
 /// The values of a contiguous f32 tensor in main memory.
 fn slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {

@@ -113,7 +113,7 @@ fn lanes(row: &[f32], start: f32, map: impl Fn(f32) -> f32, join: impl Fn(f32, f
 /// The exponential function for arguments up to 0 (smaller than -87 gives about 1e-38), relative
 /// error below 3e-7: 2^k times a polynomial, without branches.
 #[inline(always)]
-fn exp(x: f32) -> f32 {
+pub(crate) fn exp(x: f32) -> f32 {
     let x = x.max(-87.0);
     // Adding and taking away 1.5 * 2^23 rounds to the nearest integer.
     const ROUND: f32 = 12_582_912.0;
@@ -131,7 +131,7 @@ fn exp(x: f32) -> f32 {
 
 /// The error function, absolute error below 3e-7: Abramowitz and Stegun 7.1.26.
 #[inline(always)]
-fn erf(x: f32) -> f32 {
+pub(crate) fn erf(x: f32) -> f32 {
     let a = x.abs();
     let t = 1.0 / (1.0 + 0.327_591_1 * a);
     let mut p = 1.061_405_4f32;

@@ -14,6 +14,7 @@ use rayon::prelude::*;
 use super::{is_fused, slice, tensor, with_values};
 use crate::error::Result;
 use crate::kernels::{Operand, matmul_f32};
+use crate::vit::fused::exp;
 
 /// Lengths of the sequences packed into one tensor, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -124,7 +125,7 @@ impl Head {
         matmul_f32(self.part(0), self.part(1).t(), &mut weights);
         for row in weights.chunks_exact_mut(self.tokens) {
             let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            row.iter_mut().for_each(|x| *x = (*x - max).exp());
+            row.iter_mut().for_each(|x| *x = exp(*x - max));
             let total: f32 = row.iter().sum();
             row.iter_mut().for_each(|x| *x /= total);
         }
