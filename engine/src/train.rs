@@ -1,3 +1,7 @@
-//! Training of DINOv2 backbones: differentiable operations for packed sequences.
+//! Training of DINOv2 backbones: differentiable operations for packed sequences, and the
+//! trainable backbone made of them.
 
 pub mod ops;
+mod student;
+
+pub use student::{CropTokens, Student};

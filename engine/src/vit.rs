@@ -8,7 +8,7 @@ pub mod weights;
 pub(crate) mod fused;
 mod layers;
 mod patch_embed;
-mod pos_embed;
+pub(crate) mod pos_embed;
 mod attention;
 mod ffn;
 mod block;
