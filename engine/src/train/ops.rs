@@ -4,13 +4,16 @@ mod attention;
 mod gelu;
 mod linear;
 mod norm;
+mod residual;
 
 use candle_core::{CpuStorage, Device, Layout, Result, Storage, Tensor, bail};
+use rayon::prelude::*;
 
 pub use attention::{SequenceLengths, attention};
 pub use gelu::gelu;
 pub use linear::{MatmulPrecision, linear};
 pub use norm::layer_norm;
+pub use residual::scaled_residual;
 
 /// The values of a contiguous f32 tensor in main memory.
 fn slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
@@ -38,4 +41,30 @@ fn tensor<S: Into<candle_core::Shape>>(values: Vec<f32>, shape: S) -> Result<Ten
 /// Whether the fused CPU path applies.
 fn is_fused(x: &Tensor) -> bool {
     x.device().is_cpu() && x.dtype() == candle_core::DType::F32
+}
+
+/// Sums `term(index, value)` down the columns of rows of `width` values, on all cores, in an order
+/// that does not depend on their number.
+fn sum_rows(values: &[f32], width: usize, term: impl Fn(usize, f32) -> f32 + Sync) -> Vec<f32> {
+    const ROWS_PER_TASK: usize = 64;
+    let task = ROWS_PER_TASK * width;
+    let partial: Vec<Vec<f32>> = values
+        .par_chunks(task.max(1))
+        .enumerate()
+        .map(|(i, rows)| {
+            let mut sums = vec![0f32; width];
+            for (row, values) in rows.chunks_exact(width).enumerate() {
+                let start = i * task + row * width;
+                for (j, (sum, &value)) in sums.iter_mut().zip(values).enumerate() {
+                    *sum += term(start + j, value);
+                }
+            }
+            sums
+        })
+        .collect();
+    let mut total = vec![0f32; width];
+    for sums in partial {
+        total.iter_mut().zip(sums).for_each(|(total, sum)| *total += sum);
+    }
+    total
 }

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 
 use candle_core::{DType, Device, Tensor, Var};
 
-use super::ops::{MatmulPrecision, SequenceLengths, attention, gelu, layer_norm, linear};
+use super::ops::{
+    MatmulPrecision, SequenceLengths, attention, gelu, layer_norm, linear, scaled_residual,
+};
 use crate::error::{EngineError, Result};
 use crate::vit::config::{FfnKind, PATCH_SIZE, PosEmbedRule, VitConfig};
 use crate::vit::{Weights, pos_embed};
@@ -155,9 +157,9 @@ impl Student {
         };
         let qkv = product("attn.qkv", &norm("norm1", x)?)?;
         let branch = product("attn.proj", &attention(&qkv, lengths, self.config.num_heads)?)?;
-        let x = (x + branch.broadcast_mul(get("ls1.gamma")?)?)?;
+        let x = scaled_residual(x, &branch, get("ls1.gamma")?)?;
         let hidden = gelu(&product("mlp.fc1", &norm("norm2", &x)?)?)?;
-        Ok((&x + product("mlp.fc2", &hidden)?.broadcast_mul(get("ls2.gamma")?)?)?)
+        scaled_residual(&x, &product("mlp.fc2", &hidden)?, get("ls2.gamma")?)
     }
 
     /// Pixels to tokens with positions, (B, 1 + R + N, C).

@@ -3,7 +3,7 @@
 use candle_core::{CpuStorage, CustomOp3, Layout, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::{is_fused, slice, tensor, with_values};
+use super::{is_fused, slice, sum_rows, tensor, with_values};
 use crate::error::Result;
 use crate::kernels::{Operand, matmul_bf16};
 
@@ -80,7 +80,8 @@ impl CustomOp3 for Bf16Linear {
     ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let ((rows, input), output) = (x.dims2()?, weight.dim(0)?);
         let (mut grad_x, mut grad_weight) = (vec![0f32; rows * input], vec![0f32; output * input]);
-        with_values(grad, |grad| {
+        let grad_bias = with_values(grad, |grad| {
+            let grad_bias = sum_rows(grad, output, |_, x| x);
             let grad = Operand::new(grad, rows, output);
             with_values(weight, |weight| {
                 matmul_bf16(grad, Operand::new(weight, output, input), &mut grad_x);
@@ -89,12 +90,13 @@ impl CustomOp3 for Bf16Linear {
             with_values(x, |x| {
                 matmul_bf16(grad.t(), Operand::new(x, rows, input), &mut grad_weight);
                 Ok(())
-            })
+            })?;
+            Ok(grad_bias)
         })?;
         Ok((
             Some(tensor(grad_x, (rows, input))?),
             Some(tensor(grad_weight, (output, input))?),
-            Some(grad.sum(0)?),
+            Some(tensor(grad_bias, output)?),
         ))
     }
 }
