@@ -2,6 +2,8 @@
 //! trainable backbone made of them.
 
 pub mod ops;
+pub mod optim;
+pub mod schedule;
 mod student;
 
 pub use student::{CropTokens, Student};

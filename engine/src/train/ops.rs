@@ -16,7 +16,7 @@ pub use norm::layer_norm;
 pub use residual::scaled_residual;
 
 /// The values of a contiguous f32 tensor in main memory.
-fn slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
+pub(super) fn slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
     match (layout.contiguous_offsets(), storage) {
         (Some((start, end)), CpuStorage::F32(values)) => Ok(&values[start..end]),
         _ => bail!("a fused operation was given a tensor that is not contiguous f32"),
@@ -39,7 +39,7 @@ fn tensor<S: Into<candle_core::Shape>>(values: Vec<f32>, shape: S) -> Result<Ten
 }
 
 /// Whether the fused CPU path applies.
-fn is_fused(x: &Tensor) -> bool {
+pub(super) fn is_fused(x: &Tensor) -> bool {
     x.device().is_cpu() && x.dtype() == candle_core::DType::F32
 }
 
