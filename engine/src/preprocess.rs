@@ -130,13 +130,7 @@ impl Preprocess {
     /// # Errors
     /// As [`Self::to_rgb8`].
     pub fn to_chw(&self, image: &RgbImage) -> Result<Vec<f32>, PreprocessError> {
-        let cropped = self.to_rgb8(image)?;
-        let mut output = Vec::with_capacity(cropped.len());
-        for channel in 0..3 {
-            let table = normalisation_table(channel);
-            output.extend(cropped.pixels().map(|pixel| table[usize::from(pixel[channel])]));
-        }
-        Ok(output)
+        Ok(normalise(&self.to_rgb8(image)?))
     }
 
     fn check(&self) -> Result<(), PreprocessError> {
@@ -160,6 +154,17 @@ impl Preprocess {
     fn centre(&self, full: u64) -> Window {
         Window { full, start: (full - u64::from(self.crop)) / 2, len: self.crop }
     }
+}
+
+/// Normalises: `3 × height × width` f32 in channel, row, column order, channels R, G, B, each
+/// `(v / 255 - mean) / std`.
+pub fn normalise(image: &RgbImage) -> Vec<f32> {
+    let mut output = Vec::with_capacity(image.len());
+    for channel in 0..3 {
+        let table = normalisation_table(channel);
+        output.extend(image.pixels().map(|pixel| table[usize::from(pixel[channel])]));
+    }
+    output
 }
 
 /// Resizes to `width × height` with the result of Pillow's `Image.resize(size, BICUBIC)`.

@@ -1,6 +1,7 @@
 //! Training of DINOv2 backbones: differentiable operations for packed sequences, and the
 //! trainable backbone made of them.
 
+pub mod augment;
 pub mod ops;
 pub mod optim;
 pub mod schedule;
