@@ -58,12 +58,86 @@ pub enum Command {
     /// Measure a model on labelled pictures
     #[command(subcommand)]
     Eval(EvalCommand),
+    /// Make a model
+    #[command(subcommand)]
+    Train(TrainCommand),
     /// Get and check models
     #[command(subcommand)]
     Model(ModelCommand),
     /// Look at collections
     #[command(subcommand)]
     Collection(CollectionCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum TrainCommand {
+    /// Distil the model of `--model` into a smaller or faster one by feature matching
+    Distill(DistillArgs),
+}
+
+/// Ctrl-C ends a run after the current step; the same command goes on from there.
+#[derive(Debug, Args)]
+pub struct DistillArgs {
+    /// Pictures to train on: files and folders (searched recursively)
+    #[arg(required = true, value_name = "SOURCE")]
+    pub sources: Vec<PathBuf>,
+    /// Folder of the run: checkpoint.safetensors, metrics.jsonl, model.safetensors
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Blocks of the teacher that the student starts from, such as 0,2,4 [default: all]
+    #[arg(long, value_name = "N,N,..", value_delimiter = ',')]
+    pub blocks: Option<Vec<usize>>,
+    /// Side of the student's input in pixels, a multiple of 14
+    #[arg(long, value_name = "PX", default_value = "126")]
+    pub size: u32,
+    /// Optimizer steps
+    #[arg(long, value_name = "N", default_value = "10000")]
+    pub steps: usize,
+    /// Pictures in one forward pass
+    #[arg(long, value_name = "N", default_value = "16", value_parser = positive)]
+    pub batch: usize,
+    /// Forward passes in one step
+    #[arg(long, value_name = "N", default_value = "1", value_parser = positive)]
+    pub accumulate: usize,
+    /// Peak learning rate
+    #[arg(long, value_name = "RATE", default_value = "1e-4")]
+    pub lr: f64,
+    /// Views of each picture, taken in turns; 0 draws a new one every time
+    #[arg(long, value_name = "N", default_value = "0")]
+    pub views: u64,
+    /// Keep the teacher's outputs here; needs `--views`
+    #[arg(long, value_name = "DIR", requires = "views")]
+    pub cache: Option<PathBuf>,
+    /// Seed of order and views
+    #[arg(long, value_name = "N", default_value = "0")]
+    pub seed: u64,
+    /// Matrix products in bf16 on the CPU, or in f32
+    #[arg(long, value_enum, default_value = "bf16")]
+    pub matmul: MatmulArg,
+    /// Steps between checkpoints
+    #[arg(long, value_name = "N", default_value = "200", value_parser = positive)]
+    pub save_every: usize,
+    /// How model.safetensors is stored
+    #[arg(long, value_enum, default_value = "int8")]
+    pub store: StoreArg,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum MatmulArg {
+    /// Single precision
+    F32,
+    /// Factors rounded to bf16, sums in f32
+    Bf16,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum StoreArg {
+    /// Single precision
+    F32,
+    /// Half precision
+    F16,
+    /// Matrices as bytes with one scale for each row
+    Int8,
 }
 
 #[derive(Debug, Args)]

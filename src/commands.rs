@@ -6,3 +6,4 @@ pub mod eval;
 pub mod index;
 pub mod model;
 pub mod search;
+pub mod train;

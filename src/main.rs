@@ -29,6 +29,7 @@ fn run(cli: Cli) -> Outcome {
         Command::Search(args) => commands::search::run(&settings, &args),
         Command::Embed(args) => commands::embed::run(&settings, &args),
         Command::Eval(command) => commands::eval::run(&settings, &command),
+        Command::Train(command) => commands::train::run(&settings, &command),
         Command::Model(command) => commands::model::run(&settings, &command),
         Command::Collection(command) => commands::collection::run(&settings, &command),
     }

@@ -47,6 +47,12 @@ pub enum EngineError {
         /// Why not, and what to do.
         reason: String,
     },
+    /// Training cannot start or go on.
+    #[error("{reason}")]
+    Training {
+        /// What is wrong, and what to do.
+        reason: String,
+    },
     /// A tensor operation failed; this is a defect or an exhausted device.
     #[error("tensor computation failed: {}", first_line(.0))]
     Compute(#[from] candle_core::Error),

@@ -2,6 +2,9 @@
 //! trainable backbone made of them.
 
 pub mod augment;
+pub mod checkpoint;
+pub mod distill;
+mod matching;
 pub mod ops;
 pub mod optim;
 pub mod schedule;

@@ -11,6 +11,9 @@ use crate::error::{EngineError, Result};
 use crate::vit::config::{FfnKind, PATCH_SIZE, PosEmbedRule, VitConfig};
 use crate::vit::{Weights, pos_embed};
 
+/// Side of the patch grid at 224 px, the size of the published pretraining and evaluation.
+const PUBLISHED_GRID: usize = 16;
+
 /// A DINOv2 backbone under training: the same function as
 /// [`VisionTransformer`](crate::vit::VisionTransformer), differentiable.
 #[derive(Debug)]
@@ -21,6 +24,8 @@ pub struct Student {
     device: Device,
     /// By the names of the original release.
     parameters: BTreeMap<String, Var>,
+    /// The same values as operations see them: detached when frozen, so that no graph is kept.
+    tensors: BTreeMap<String, Tensor>,
     /// Matrices (rows x columns, stored grid^2) that resample position embeddings, by grid.
     resamplers: HashMap<(usize, usize), Tensor>,
 }
@@ -93,8 +98,95 @@ impl Student {
         }
         let positions = Tensor::from_vec(positions, (1 + table, dim), device)?;
         parameters.insert("pos_embed".into(), Var::from_tensor(&positions)?);
-        let device = device.clone();
-        Ok(Self { config, rule, precision, device, parameters, resamplers: HashMap::new() })
+        Ok(Self::new(config, rule, precision, device.clone(), parameters))
+    }
+
+    fn new(
+        config: VitConfig,
+        rule: PosEmbedRule,
+        precision: MatmulPrecision,
+        device: Device,
+        parameters: BTreeMap<String, Var>,
+    ) -> Self {
+        let tensors = parameters.iter().map(|(k, v)| (k.clone(), v.as_tensor().clone())).collect();
+        Self { config, rule, precision, device, parameters, tensors, resamplers: HashMap::new() }
+    }
+
+    /// The same function without gradients; its parameters are shared, not copied.
+    #[must_use]
+    pub fn frozen(&self) -> Self {
+        let parameters = self.parameters.clone();
+        let mut frozen = Self::new(
+            self.config.clone(),
+            self.rule,
+            self.precision,
+            self.device.clone(),
+            parameters,
+        );
+        frozen.tensors.values_mut().for_each(|tensor| *tensor = tensor.detach());
+        frozen
+    }
+
+    /// A student that starts as some blocks of this model, in the order given, with an own table
+    /// of `grid` x `grid` position embeddings.
+    ///
+    /// The table is the central window of the positions this model uses at 224 px (the whole,
+    /// resampled, where `grid` is larger than 16). Windows keep the distances between positions
+    /// that the blocks were trained with; resampling to few patches does not, and costs most of
+    /// the model's quality (docs/training.md).
+    ///
+    /// # Errors
+    /// A block that this model lacks, no blocks, an empty grid, or a failed tensor operation.
+    pub fn start_from(&mut self, blocks: &[usize], grid: usize) -> Result<Self> {
+        let depth = self.config.depth;
+        if blocks.is_empty() || grid == 0 || blocks.iter().any(|&block| block >= depth) {
+            let message = format!(
+                "a student of blocks {blocks:?} on {grid} x {grid} patches cannot start from a \
+                 model of {depth} blocks (0 to {}); name at least one of those, and one patch",
+                depth - 1
+            );
+            return Err(unsupported(&message));
+        }
+        let mut parameters = BTreeMap::new();
+        let mut copy = |from: &str, to: String| -> Result<()> {
+            parameters.insert(to, Var::from_tensor(&self.get(from)?.detach().copy()?)?);
+            Ok(())
+        };
+        for name in self.parameters.keys().filter(|name| !name.starts_with("blocks.")) {
+            copy(name, name.clone())?;
+        }
+        for (new, old) in blocks.iter().enumerate() {
+            let prefix = format!("blocks.{old}.");
+            for name in self.parameters.keys() {
+                if let Some(part) = name.strip_prefix(&prefix) {
+                    copy(name, format!("blocks.{new}.{part}"))?;
+                }
+            }
+        }
+        let table = self.get("pos_embed")?.detach();
+        let dim = self.config.embed_dim;
+        let side = PUBLISHED_GRID.max(grid);
+        let patches = self.resampler((side, side))?.matmul(&table.narrow(
+            0,
+            1,
+            self.config.pos_embed_grid * self.config.pos_embed_grid,
+        )?)?;
+        let start = (side - grid) / 2;
+        let window = patches
+            .reshape((side, side, dim))?
+            .narrow(0, start, grid)?
+            .narrow(1, start, grid)?
+            .reshape((grid * grid, dim))?;
+        let positions = Tensor::cat(&[&table.narrow(0, 0, 1)?, &window], 0)?;
+        parameters.insert("pos_embed".to_owned(), Var::from_tensor(&positions)?);
+        let config =
+            VitConfig { depth: blocks.len(), pos_embed_grid: grid, ..self.config.clone() };
+        Ok(Self::new(config, self.rule, self.precision, self.device.clone(), parameters))
+    }
+
+    /// Where it computes.
+    pub fn device(&self) -> &Device {
+        &self.device
     }
 
     /// Shape of the backbone.
@@ -210,8 +302,8 @@ impl Student {
     }
 
     fn get(&self, name: &str) -> Result<&Tensor> {
-        match self.parameters.get(name) {
-            Some(parameter) => Ok(parameter.as_tensor()),
+        match self.tensors.get(name) {
+            Some(tensor) => Ok(tensor),
             None => Err(unsupported(&format!("the model has no parameter `{name}`"))),
         }
     }

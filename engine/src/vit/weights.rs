@@ -4,7 +4,7 @@
 //! original release. A file is accepted only when it holds exactly the tensors of one backbone,
 //! each with the right shape, a floating-point dtype and finite values.
 
-mod file;
+pub(crate) mod file;
 mod layout;
 
 use std::path::{Path, PathBuf};
@@ -141,11 +141,24 @@ impl Weights {
     /// [`WeightsError`] names the file and the first few offending tensors.
     pub fn open(path: &Path) -> Result<Self, WeightsError> {
         let path = if path.is_dir() { weights_in(path)? } else { path.to_path_buf() };
-        let file = WeightsFile::open(&path)?;
+        let num_heads = heads_from_config(&path)?;
+        Self::check(WeightsFile::open(&path)?, num_heads)
+    }
+
+    /// Like [`open`](Self::open), from the bytes of a safetensors file within the program; `name`
+    /// stands for its path in messages.
+    ///
+    /// # Errors
+    /// As `open`.
+    pub fn embedded(name: &str, bytes: &'static [u8]) -> Result<Self, WeightsError> {
+        Self::check(WeightsFile::embedded(Path::new(name), bytes)?, None)
+    }
+
+    fn check(file: WeightsFile, num_heads: Option<usize>) -> Result<Self, WeightsError> {
+        let path = file.path().to_path_buf();
         let sha256 = file.sha256()?;
         let infos = file.tensors();
         let layout = Layout::detect(infos).map_err(|reason| not_a_backbone(&path, reason))?;
-        let num_heads = heads_from_config(&path)?;
         let config = layout
             .infer_config(infos, num_heads)
             .map_err(|reason| not_a_backbone(&path, reason))?;
@@ -166,6 +179,11 @@ impl Weights {
     /// Key layout of the file.
     pub fn layout(&self) -> Layout {
         self.layout
+    }
+
+    /// What the file says about itself under `key` (safetensors metadata).
+    pub fn metadata(&self, key: &str) -> Option<String> {
+        self.file.metadata(key)
     }
 
     /// SHA-256 of the file's bytes, in lower-case hexadecimal.

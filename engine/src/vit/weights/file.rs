@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use candle_core::pickle::PthTensors;
 use half::{bf16, f16};
 use memmap2::Mmap;
+use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use sha2::{Digest, Sha256};
 
@@ -36,6 +37,10 @@ pub(super) enum StoredDtype {
     F32,
     F16,
     Bf16,
+    /// Signed bytes to be multiplied by the f32 scale of their row; where the scales lie.
+    Int8 {
+        scales: std::ops::Range<usize>,
+    },
     /// Anything else, by its name.
     Other(String),
 }
@@ -46,6 +51,7 @@ impl std::fmt::Display for StoredDtype {
             Self::F32 => f.write_str("F32"),
             Self::F16 => f.write_str("F16"),
             Self::Bf16 => f.write_str("BF16"),
+            Self::Int8 { .. } => f.write_str("I8"),
             Self::Other(name) => f.write_str(name),
         }
     }
@@ -53,8 +59,28 @@ impl std::fmt::Display for StoredDtype {
 
 pub(super) type TensorInfos = BTreeMap<String, TensorInfo>;
 
+/// Ends the name of the f32 scales (one for each row) of a matrix stored as signed bytes.
+pub(crate) const INT8_SCALE: &str = ".int8_scale";
+
+/// Bytes of a safetensors file.
+enum Bytes {
+    Map(Mmap),
+    Embedded(&'static [u8]),
+}
+
+impl std::ops::Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Map(map) => map,
+            Self::Embedded(bytes) => bytes,
+        }
+    }
+}
+
 enum Container {
-    Safetensors(Mmap),
+    Safetensors(Bytes),
     Pickle(PthTensors),
 }
 
@@ -98,22 +124,47 @@ impl WeightsFile {
         #[expect(unsafe_code, reason = "weights are memory-mapped; see SAFETY")]
         let map = unsafe { Mmap::map(file) }
             .map_err(|source| WeightsError::Io { path: path.to_path_buf(), source })?;
+        Self::parse(path, Bytes::Map(map))
+    }
+
+    /// A safetensors file that is part of the program; `path` only names it.
+    pub(super) fn embedded(path: &Path, bytes: &'static [u8]) -> Result<Self, WeightsError> {
+        Self::parse(path, Bytes::Embedded(bytes))
+    }
+
+    fn parse(path: &Path, map: Bytes) -> Result<Self, WeightsError> {
         let parsed = SafeTensors::deserialize(&map).map_err(|error| {
             unreadable(path, &format!("{error}; it is cut short, damaged, or not safetensors"))
         })?;
         let base = map.as_ptr() as usize;
+        let range = |view: &TensorView<'_>| {
+            let start = view.data().as_ptr() as usize - base;
+            start..start + view.data().len()
+        };
+        let scales = |name: &str, view: &TensorView<'_>| {
+            let scale = parsed.tensor(&format!("{name}{INT8_SCALE}")).ok()?;
+            let rows = view.shape().first().copied().unwrap_or(1);
+            (scale.dtype() == Dtype::F32 && scale.shape() == [rows]).then(|| range(&scale))
+        };
         let tensors = parsed
             .iter()
+            .filter(|(name, _)| {
+                let of = name.strip_suffix(INT8_SCALE).and_then(|of| parsed.tensor(of).ok());
+                of.is_none_or(|of| of.dtype() != Dtype::I8)
+            })
             .map(|(name, view)| {
                 let dtype = match view.dtype() {
+                    Dtype::I8 => match scales(name, &view) {
+                        Some(scales) => StoredDtype::Int8 { scales },
+                        None => StoredDtype::Other("I8 without scales".to_owned()),
+                    },
                     Dtype::F32 => StoredDtype::F32,
                     Dtype::F16 => StoredDtype::F16,
                     Dtype::BF16 => StoredDtype::Bf16,
                     other => StoredDtype::Other(format!("{other:?}")),
                 };
-                let start = view.data().as_ptr() as usize - base;
-                let range = start..start + view.data().len();
-                (name.to_owned(), TensorInfo { shape: view.shape().to_vec(), dtype, range })
+                let (shape, range) = (view.shape().to_vec(), range(&view));
+                (name.to_owned(), TensorInfo { shape, dtype, range })
             })
             .collect();
         drop(parsed);
@@ -160,7 +211,7 @@ impl WeightsFile {
     pub(super) fn sha256(&self) -> Result<String, WeightsError> {
         let mut hasher = Sha256::new();
         match &self.container {
-            Container::Safetensors(map) => hasher.update(map),
+            Container::Safetensors(map) => hasher.update(&**map),
             Container::Pickle(_) => {
                 File::open(&self.path)
                     .and_then(|mut file| std::io::copy(&mut file, &mut hasher))
@@ -188,7 +239,7 @@ impl WeightsFile {
         }
     }
 
-    fn mapped(&self, map: &Mmap, name: &str) -> Result<Vec<f32>, String> {
+    fn mapped(&self, map: &[u8], name: &str) -> Result<Vec<f32>, String> {
         let info = self.tensors.get(name).ok_or("not in the file")?;
         let bytes = map.get(info.range.clone()).ok_or("outside the file")?;
         let halves = || bytes.as_chunks::<2>().0.iter();
@@ -198,8 +249,25 @@ impl WeightsFile {
             }
             StoredDtype::F16 => halves().map(|b| f16::from_le_bytes(*b).to_f32()).collect(),
             StoredDtype::Bf16 => halves().map(|b| bf16::from_le_bytes(*b).to_f32()).collect(),
+            StoredDtype::Int8 { scales } => {
+                let scales = map.get(scales.clone()).ok_or("scales outside the file")?;
+                let scales = scales.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b));
+                let row = bytes.len() / scales.len().max(1);
+                let rows = bytes.chunks_exact(row.max(1)).zip(scales);
+                rows.flat_map(|(row, scale)| {
+                    row.iter().map(move |b| f32::from(b.cast_signed()) * scale)
+                })
+                .collect()
+            }
             StoredDtype::Other(dtype) => return Err(format!("dtype {dtype} is not supported")),
         })
+    }
+
+    /// An entry of the `__metadata__` of a safetensors file.
+    pub(super) fn metadata(&self, key: &str) -> Option<String> {
+        let Container::Safetensors(bytes) = &self.container else { return None };
+        let (_, header) = SafeTensors::read_metadata(bytes).ok()?;
+        header.metadata().as_ref()?.get(key).cloned()
     }
 }
 

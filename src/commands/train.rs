@@ -1,0 +1,208 @@
+//! `akin train`.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use engine::decode::{DecodeOptions, IccPolicy, decode};
+use engine::train::Student;
+use engine::train::checkpoint::{WeightsDtype, write_weights};
+use engine::train::distill::{DistillConfig, Distiller, Pictures, StepReport};
+use engine::train::ops::MatmulPrecision;
+use engine::vit::{PosEmbedRule, Weights};
+use engine::{Preprocess, RgbImage};
+use indexer::source;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+
+use crate::args::{DistillArgs, MatmulArg, StoreArg, TrainCommand};
+use crate::embedder::weights_path;
+use crate::outcome::{Failure, Outcome, Success, note, print_json};
+use crate::progress::CANCELLED;
+use crate::settings::Settings;
+
+pub fn run(settings: &Settings, command: &TrainCommand) -> Outcome {
+    match command {
+        TrainCommand::Distill(args) => distill(settings, args),
+    }
+}
+
+/// Picture files, decoded when asked for.
+struct Files {
+    paths: Vec<PathBuf>,
+    options: DecodeOptions,
+}
+
+impl Pictures for Files {
+    fn len(&self) -> usize {
+        self.paths.len()
+    }
+
+    fn name(&self, index: usize) -> String {
+        self.paths[index].display().to_string()
+    }
+
+    fn load(&self, index: usize) -> Result<RgbImage, String> {
+        let bytes = std::fs::read(&self.paths[index]).map_err(|error| error.to_string())?;
+        Ok(decode(&bytes, &self.options).map_err(|error| error.to_string())?.image)
+    }
+}
+
+fn distill(settings: &Settings, args: &DistillArgs) -> Outcome {
+    let name = settings.model.as_deref().ok_or_else(|| {
+        Failure::Usage("name the teacher: `--model PATH`, or a name of `akin model list`".into())
+    })?;
+    let paths: Vec<PathBuf> = source::list(&args.sources)?
+        .files
+        .into_iter()
+        .map(|file| file.path)
+        .filter(|path| source::has_picture_extension(path))
+        .collect();
+    let pictures = Files {
+        paths,
+        // As the teacher was trained, and as models are used by default.
+        options: DecodeOptions { icc: IccPolicy::Ignore, ..DecodeOptions::default() },
+    };
+    if pictures.is_empty() {
+        return Err(Failure::Failed("there is no picture in the sources given".to_owned()));
+    }
+    let config = DistillConfig {
+        seed: args.seed,
+        steps: args.steps,
+        batch: args.batch,
+        accumulate: args.accumulate,
+        student_size: args.size,
+        views: args.views,
+        lr: args.lr,
+        ..DistillConfig::default()
+    };
+    std::fs::create_dir_all(&args.out).map_err(|error| {
+        Failure::Failed(format!("cannot create {}: {error}", args.out.display()))
+    })?;
+    let weights = Weights::open(&weights_path(settings, name)?)?;
+    let device = engine::open_device(&settings.device)?;
+    let precision = match args.matmul {
+        MatmulArg::F32 => MatmulPrecision::F32,
+        MatmulArg::Bf16 => MatmulPrecision::Bf16,
+    };
+    let mut teacher =
+        Student::from_weights(&weights, PosEmbedRule::Published, precision, &device)?.frozen();
+    let all: Vec<usize> = (0..teacher.config().depth).collect();
+    let grid = args.size as usize / 14;
+    let student = teacher.start_from(args.blocks.as_deref().unwrap_or(&all), grid)?;
+    let mut run =
+        Distiller::new(config, &teacher, weights.sha256(), student, args.cache.as_deref())?;
+    let checkpoint = args.out.join("checkpoint.safetensors");
+    if checkpoint.exists() {
+        run.resume(&checkpoint)?;
+        if !settings.quiet {
+            note(&format!("going on after step {}", run.step_count()));
+        }
+    }
+    let start = Instant::now();
+    let last = train(settings, args, &mut run, &pictures, &checkpoint)?;
+    if settings.json {
+        print_json(&json!({
+            "out": args.out, "steps": run.step_count(), "finished": run.step_count() >= args.steps,
+            "last": last, "seconds": start.elapsed().as_secs_f64(),
+        }))?;
+    } else if !settings.quiet {
+        let (done, steps) = (run.step_count(), args.steps);
+        let model = args.out.join("model.safetensors");
+        note(&format!("{done} of {steps} steps done; model in {}", model.display()));
+    }
+    Ok(Success::Done)
+}
+
+fn train(
+    settings: &Settings,
+    args: &DistillArgs,
+    run: &mut Distiller,
+    pictures: &Files,
+    checkpoint: &Path,
+) -> Outcome<Option<StepReport>> {
+    let bar = match settings.quiet {
+        true => ProgressBar::hidden(),
+        false => ProgressBar::new(args.steps as u64),
+    };
+    let template = "{bar:30} {pos}/{len} steps  ETA {eta}  {msg}";
+    bar.set_style(
+        ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()),
+    );
+    bar.set_position(run.step_count() as u64);
+    bar.reset_eta();
+    let mut metrics = Metrics::open(&args.out.join("metrics.jsonl"), run.step_count())?;
+    let mut last = None;
+    while run.step_count() < args.steps && !CANCELLED.load(Ordering::Relaxed) {
+        let start = Instant::now();
+        let report = run.step(pictures)?;
+        let rate = report.images as f64 / start.elapsed().as_secs_f64();
+        for (name, reason) in &report.skipped {
+            bar.suspend(|| note(&format!("skipped {name}: {reason}")));
+        }
+        metrics.add(&report, rate)?;
+        bar.set_position(report.step as u64);
+        let StepReport { loss, cls, lr, .. } = &report;
+        bar.set_message(format!("loss {loss:.4} (CLS {cls:.4})  lr {lr:.1e}  {rate:.1} images/s"));
+        if report.step % args.save_every == 0 {
+            save(args, run, checkpoint)?;
+        }
+        last = Some(report);
+    }
+    bar.finish_and_clear();
+    save(args, run, checkpoint)?;
+    Ok(last)
+}
+
+/// The model first: a checkpoint never is newer than it.
+fn save(args: &DistillArgs, run: &Distiller, checkpoint: &Path) -> Outcome<()> {
+    let preprocess = Preprocess::for_size(args.size)?;
+    let metadata = HashMap::from([
+        ("akin.resize".to_owned(), preprocess.resize.to_string()),
+        ("akin.crop".to_owned(), preprocess.crop.to_string()),
+    ]);
+    let dtype = match args.store {
+        StoreArg::F32 => WeightsDtype::F32,
+        StoreArg::F16 => WeightsDtype::F16,
+        StoreArg::Int8 => WeightsDtype::Int8,
+    };
+    let model = args.out.join("model.safetensors");
+    write_weights(&model, run.student_config(), run.average(), dtype, metadata)?;
+    run.save(checkpoint)?;
+    Ok(())
+}
+
+/// One JSON object for each step.
+struct Metrics {
+    file: std::fs::File,
+    path: PathBuf,
+}
+
+impl Metrics {
+    /// Goes on after `step`: later lines, of steps that no checkpoint holds, are dropped.
+    fn open(path: &Path, step: usize) -> Outcome<Self> {
+        let failed = |error| Failure::Failed(format!("cannot write {}: {error}", path.display()));
+        let before = std::fs::read_to_string(path).unwrap_or_default();
+        let kept: String = before
+            .lines()
+            .filter(|line| {
+                let line = serde_json::from_str::<serde_json::Value>(line);
+                line.is_ok_and(|line| line["step"].as_u64().is_some_and(|s| s as usize <= step))
+            })
+            .flat_map(|line| [line, "\n"])
+            .collect();
+        std::fs::write(path, kept).map_err(failed)?;
+        let file = std::fs::OpenOptions::new().append(true).open(path).map_err(failed)?;
+        Ok(Self { file, path: path.to_path_buf() })
+    }
+
+    fn add(&mut self, report: &StepReport, images_per_second: f64) -> Outcome<()> {
+        let mut line = serde_json::to_value(report)?;
+        line["images_per_second"] = json!(images_per_second);
+        writeln!(self.file, "{line}").map_err(|error| {
+            Failure::Failed(format!("cannot write {}: {error}", self.path.display()))
+        })
+    }
+}
