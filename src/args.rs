@@ -28,6 +28,7 @@ pub struct GlobalArgs {
     #[arg(long, global = true, env = "AKIN_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Model: a name known to `akin model list`, or the path of a weights file or folder
+    /// [default: akin-ti14, which is part of the program]
     #[arg(long, global = true, env = "AKIN_MODEL", value_name = "NAME|PATH")]
     pub model: Option<String>,
     /// Where to compute: auto, cpu, cuda or cuda:N [default: auto]
@@ -117,6 +118,9 @@ pub struct DistillArgs {
     /// Steps between checkpoints
     #[arg(long, value_name = "N", default_value = "200", value_parser = positive)]
     pub save_every: usize,
+    /// Name that the model goes by [default: that of the folder]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
     /// How model.safetensors is stored
     #[arg(long, value_enum, default_value = "int8")]
     pub store: StoreArg,
@@ -193,10 +197,10 @@ pub struct InputArgs {
     /// Side of the model's input in pixels, a multiple of 14; resizes in proportion
     #[arg(long, value_name = "PX", conflicts_with_all = ["resize", "crop"])]
     pub size: Option<u32>,
-    /// Shorter side after resizing [default: 256]
+    /// Shorter side after resizing [default: the model's own, else 256]
     #[arg(long, value_name = "PX")]
     pub resize: Option<u32>,
-    /// Side of the centre crop, a multiple of 14 [default: 224]
+    /// Side of the centre crop, a multiple of 14 [default: the model's own, else 224]
     #[arg(long, value_name = "PX")]
     pub crop: Option<u32>,
     /// How tokens become one vector [default: cls]
@@ -254,9 +258,8 @@ impl InputArgs {
             && icc.is_none()
     }
 
-    /// The choices, completed with the published defaults.
-    pub fn to_options(&self) -> engine::Result<ModelOptions> {
-        let default = Preprocess::default();
+    /// The choices, completed with `default` input sizes and published defaults.
+    pub fn to_options(&self, default: &Preprocess) -> engine::Result<ModelOptions> {
         let preprocess = match self.size {
             Some(size) => Preprocess::for_size(size)?,
             None => Preprocess::new(

@@ -1,8 +1,9 @@
 //! Which model a command uses.
 
-use std::path::PathBuf;
+use std::path::Path;
 
-use engine::{DinoEmbedder, Embedder, ModelOptions};
+use engine::vit::Weights;
+use engine::{DinoEmbedder, Embedder, ModelOptions, shipped};
 use indexer::Manifest;
 use indexer::model_store::ModelStore;
 
@@ -17,17 +18,10 @@ pub struct Opened {
     pub source: String,
 }
 
-/// Opens the model of `--model` with the chosen input settings.
+/// Opens the model of `--model`, or the shipped one, with the chosen input settings.
 pub fn open(settings: &Settings, input: &InputArgs) -> Outcome<Opened> {
-    let options = input.to_options().map_err(|error| Failure::Usage(error.to_string()))?;
-    let source = settings.model.as_deref().ok_or_else(|| {
-        Failure::Usage(
-            "no model is named: use `--model PATH` for a weights file, or `akin model pull \
-             vits14_reg` once and `--model vits14_reg`"
-                .to_owned(),
-        )
-    })?;
-    load(settings, source, &options)
+    let source = settings.model.as_deref().unwrap_or(shipped::NAME);
+    load(settings, source, input, None)
 }
 
 /// Opens the model a collection was made with: that of `--model` if given, else the one it
@@ -37,37 +31,54 @@ pub fn for_collection(
     input: &InputArgs,
     manifest: &Manifest,
 ) -> Outcome<Opened> {
-    let options = match input.is_default() {
-        true => ModelOptions {
-            preprocess: manifest.model.preprocess.clone(),
-            pooling: manifest.model.pooling,
-            pos_embed: manifest.model.pos_embed,
-            icc: manifest.model.icc,
-        },
-        false => input.to_options().map_err(|error| Failure::Usage(error.to_string()))?,
-    };
+    let options = input.is_default().then(|| ModelOptions {
+        preprocess: manifest.model.preprocess.clone(),
+        pooling: manifest.model.pooling,
+        pos_embed: manifest.model.pos_embed,
+        icc: manifest.model.icc,
+    });
     let source = settings.model.as_ref().or(manifest.model_source.as_ref());
     let source = source.ok_or_else(|| {
         let name = &manifest.model.name;
         Failure::Usage(format!("name the model this collection was made with ({name}): --model"))
     })?;
-    load(settings, source, &options)
+    load(settings, source, input, options)
 }
 
-/// The weights file of a name or path.
-pub fn weights_path(settings: &Settings, source: &str) -> Outcome<PathBuf> {
-    Ok(ModelStore::new(&settings.home).resolve(source)?)
+/// The weights of a name or path.
+pub fn weights(settings: &Settings, source: &str) -> Outcome<Weights> {
+    if source != shipped::NAME {
+        return Ok(Weights::open(&ModelStore::new(&settings.home).resolve(source)?)?);
+    }
+    shipped::weights()?.ok_or_else(|| {
+        Failure::Usage(format!(
+            "no model is named, and this build comes without `{}`: use `--model PATH` for a \
+             weights file, or `akin model pull vits14_reg` once and `--model vits14_reg`",
+            shipped::NAME
+        ))
+    })
 }
 
-fn load(settings: &Settings, source: &str, options: &ModelOptions) -> Outcome<Opened> {
-    let path = weights_path(settings, source)?;
-    let device = engine::open_device(&settings.device)?;
+fn load(
+    settings: &Settings,
+    source: &str,
+    input: &InputArgs,
+    options: Option<ModelOptions>,
+) -> Outcome<Opened> {
     let start = std::time::Instant::now();
-    let embedder = DinoEmbedder::open(&path, options, &device)?;
+    let weights = weights(settings, source)?;
+    let options = match options {
+        Some(options) => options,
+        None => input
+            .to_options(&weights.preprocess()?.unwrap_or_default())
+            .map_err(|error| Failure::Usage(error.to_string()))?,
+    };
+    let device = engine::open_device(&settings.device)?;
+    let embedder = DinoEmbedder::from_weights(&weights, &options, &device)?;
     let identity = embedder.identity();
     tracing::debug!(
         model = identity.name,
-        weights = %path.display(),
+        weights = %weights.path().display(),
         sha256 = identity.weights_sha256,
         fingerprint = identity.fingerprint(),
         device = ?device.location(),
@@ -75,8 +86,10 @@ fn load(settings: &Settings, source: &str, options: &ModelOptions) -> Outcome<Op
         "opened the model"
     );
     // A path is remembered absolutely, so that a search from elsewhere finds it.
-    let source = match path.canonicalize() {
-        Ok(path) if std::path::Path::new(source).exists() => path.to_string_lossy().into_owned(),
+    let source = match weights.path().canonicalize() {
+        Ok(path) if source != shipped::NAME && Path::new(source).exists() => {
+            path.to_string_lossy().into_owned()
+        }
         _ => source.to_owned(),
     };
     Ok(Opened { embedder, source })

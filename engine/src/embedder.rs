@@ -142,7 +142,7 @@ impl DinoEmbedder {
         let model = VisionTransformer::load(weights, options.pos_embed, device, DType::F32)?;
         let config = model.config();
         let identity = ModelIdentity {
-            name: config.variant_name(),
+            name: weights.metadata("akin.name").unwrap_or_else(|| config.variant_name()),
             weights_sha256: weights.sha256().to_owned(),
             dim: options.pooling.dim(config.embed_dim),
             pooling: options.pooling,

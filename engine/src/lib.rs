@@ -23,6 +23,7 @@ mod error;
 pub mod preprocess;
 pub mod kernels;
 pub mod vit;
+pub mod shipped;
 mod features;
 mod device;
 mod embedder;

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use engine::Embedder;
+use engine::{Embedder, shipped};
 use indexer::{Collection, Collections, IngestEvent, IngestOptions, IngestReport, ingest};
 use serde_json::json;
 
@@ -22,7 +22,16 @@ pub fn run(settings: &Settings, args: &IndexArgs) -> Outcome {
             let manifest = collections.manifest(&args.collection)?;
             embedder::for_collection(settings, &args.input, &manifest)?
         }
-        false => embedder::open(settings, &args.input)?,
+        false => {
+            if settings.model.is_none() && !settings.quiet {
+                note(&format!(
+                    "using the built-in model {}; for a larger one: `akin model pull vits14_reg`, \
+                     then `--model vits14_reg`",
+                    shipped::NAME
+                ));
+            }
+            embedder::open(settings, &args.input)?
+        }
     };
     let identity = opened.embedder.identity();
     let mut collection = match exists {

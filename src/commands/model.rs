@@ -1,13 +1,13 @@
 //! `akin model`.
 
-use engine::vit::Weights;
+use engine::shipped;
 use indexer::model_store::{ModelEntry, ModelStore, PullOptions, PullProgress};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use crate::args::{ModelCommand, ModelName, PullArgs};
 use crate::embedder;
-use crate::outcome::{Failure, Outcome, Success, note, print, print_json};
+use crate::outcome::{Outcome, Success, note, print, print_json};
 use crate::progress::CANCELLED;
 use crate::settings::Settings;
 
@@ -23,8 +23,25 @@ pub fn run(settings: &Settings, command: &ModelCommand) -> Outcome {
 fn list(settings: &Settings) -> Outcome {
     let entries = ModelStore::new(&settings.home).list()?;
     if settings.json {
-        print_json(&entries.iter().map(entry_json).collect::<Vec<_>>())?;
+        let mut models = Vec::new();
+        if let Some(weights) = shipped::weights()? {
+            models.push(json!({
+                "name": shipped::NAME,
+                "dim": weights.config().embed_dim,
+                "million_parameters": weights.num_parameters() / 1_000_000,
+                "licence": "Apache-2.0",
+                "here": true,
+                "built_in": true,
+            }));
+        }
+        models.extend(entries.iter().map(entry_json));
+        print_json(&models)?;
         return Ok(Success::Done);
+    }
+    if let Some(weights) = shipped::weights()? {
+        let (name, dim) = (shipped::NAME, weights.config().embed_dim);
+        let millions = weights.num_parameters() / 1_000_000;
+        print(&format!("{name:11} {dim:5} dim {millions:5} M parameters  {:40} here", "built in"))?;
     }
     for ModelEntry { model, record, .. } in entries {
         let here = match record {
@@ -81,14 +98,14 @@ fn pull(settings: &Settings, args: &PullArgs) -> Outcome {
 }
 
 fn verify(settings: &Settings, args: &ModelName) -> Outcome {
-    let source = source(settings, args)?;
+    let source = source(settings, args);
     let store = ModelStore::new(&settings.home);
     // A path has no record; its tensors are checked all the same.
     let record = match store.info(&source) {
         Ok(_) => Some(store.verify(&source)?),
         Err(_) => None,
     };
-    let weights = Weights::open(&embedder::weights_path(settings, &source)?)?;
+    let weights = embedder::weights(settings, &source)?;
     weights.check_values()?;
     let variant = weights.config().variant_name();
     if settings.json {
@@ -100,6 +117,7 @@ fn verify(settings: &Settings, args: &ModelName) -> Outcome {
     } else {
         let hashes = match record {
             Some(record) => format!("files as recorded from commit {}", record.commit),
+            None if source == shipped::NAME => "part of the program".to_owned(),
             None => "a local file, with no recorded hash".to_owned(),
         };
         print(&format!("{variant}: tensors complete and finite; {hashes}"))?;
@@ -108,7 +126,7 @@ fn verify(settings: &Settings, args: &ModelName) -> Outcome {
 }
 
 fn info(settings: &Settings, args: &ModelName) -> Outcome {
-    let source = source(settings, args)?;
+    let source = source(settings, args);
     let entry = ModelStore::new(&settings.home).info(&source).ok();
     if let Some(entry) = &entry
         && entry.record.is_none()
@@ -123,7 +141,7 @@ fn info(settings: &Settings, args: &ModelName) -> Outcome {
         }
         return Ok(Success::Done);
     }
-    let weights = Weights::open(&embedder::weights_path(settings, &source)?)?;
+    let weights = embedder::weights(settings, &source)?;
     let config = weights.config();
     let path = weights.path().display().to_string();
     if settings.json {
@@ -154,10 +172,9 @@ fn info(settings: &Settings, args: &ModelName) -> Outcome {
     Ok(Success::Done)
 }
 
-fn source(settings: &Settings, args: &ModelName) -> Outcome<String> {
-    args.name.clone().or_else(|| settings.model.clone()).ok_or_else(|| {
-        Failure::Usage("name a model, such as vits14_reg, or the path of a weights file".into())
-    })
+fn source(settings: &Settings, args: &ModelName) -> String {
+    let named = args.name.clone().or_else(|| settings.model.clone());
+    named.unwrap_or_else(|| shipped::NAME.to_owned())
 }
 
 fn entry_json(entry: &ModelEntry) -> serde_json::Value {

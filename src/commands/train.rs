@@ -11,14 +11,14 @@ use engine::train::Student;
 use engine::train::checkpoint::{WeightsDtype, write_weights};
 use engine::train::distill::{DistillConfig, Distiller, Pictures, StepReport};
 use engine::train::ops::MatmulPrecision;
-use engine::vit::{PosEmbedRule, Weights};
+use engine::vit::PosEmbedRule;
 use engine::{Preprocess, RgbImage};
 use indexer::source;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use crate::args::{DistillArgs, MatmulArg, StoreArg, TrainCommand};
-use crate::embedder::weights_path;
+use crate::embedder;
 use crate::outcome::{Failure, Outcome, Success, note, print_json};
 use crate::progress::CANCELLED;
 use crate::settings::Settings;
@@ -81,7 +81,7 @@ fn distill(settings: &Settings, args: &DistillArgs) -> Outcome {
     std::fs::create_dir_all(&args.out).map_err(|error| {
         Failure::Failed(format!("cannot create {}: {error}", args.out.display()))
     })?;
-    let weights = Weights::open(&weights_path(settings, name)?)?;
+    let weights = embedder::weights(settings, name)?;
     let device = engine::open_device(&settings.device)?;
     let precision = match args.matmul {
         MatmulArg::F32 => MatmulPrecision::F32,
@@ -159,7 +159,10 @@ fn train(
 /// The model first: a checkpoint never is newer than it.
 fn save(args: &DistillArgs, run: &Distiller, checkpoint: &Path) -> Outcome<()> {
     let preprocess = Preprocess::for_size(args.size)?;
+    let folder = || args.out.file_name().map(|name| name.to_string_lossy().into_owned());
+    let name = args.name.clone().or_else(folder).unwrap_or_else(|| "distilled".to_owned());
     let metadata = HashMap::from([
+        ("akin.name".to_owned(), name),
         ("akin.resize".to_owned(), preprocess.resize.to_string()),
         ("akin.crop".to_owned(), preprocess.crop.to_string()),
     ]);

@@ -71,9 +71,10 @@ pub fn load<T: DeserializeOwned>(
     let bytes = std::fs::read(path).map_err(|error| failed(path, &error))?;
     let (_, header) =
         safetensors::SafeTensors::read_metadata(&bytes).map_err(|error| failed(path, &error))?;
-    let state = header.metadata().as_ref().and_then(|entries| entries.get(STATE)).ok_or_else(
-        || failed(path, &"it holds weights only, no training state; start a new run from it"),
-    )?;
+    let state =
+        header.metadata().as_ref().and_then(|entries| entries.get(STATE)).ok_or_else(|| {
+            failed(path, &"it holds weights only, no training state; start a new run from it")
+        })?;
     let state = serde_json::from_str(state).map_err(|error| failed(path, &error))?;
     let tensors = candle_core::safetensors::load_buffer(&bytes, device)?;
     Ok((tensors.into_iter().collect(), state))
@@ -130,7 +131,8 @@ pub fn write_weights(
         }
     }
     if !parameters.contains_key("mask_token") {
-        let zeros = Stored { shape: vec![1, config.embed_dim], ..Stored::of(vec![0.0; config.embed_dim]) };
+        let zeros =
+            Stored { shape: vec![1, config.embed_dim], ..Stored::of(vec![0.0; config.embed_dim]) };
         stored.push(("mask_token".to_owned(), zeros));
     }
     write(path, &stored, metadata)

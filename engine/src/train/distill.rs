@@ -171,7 +171,9 @@ impl Distiller {
         let patch = PATCH_SIZE as u32;
         for (side, of) in [(config.student_size, "student"), (config.teacher_size, "teacher")] {
             if side == 0 || !side.is_multiple_of(patch) {
-                return refuse(format!("the {of}'s input is {side} px; take a multiple of {patch}"));
+                return refuse(format!(
+                    "the {of}'s input is {side} px; take a multiple of {patch}"
+                ));
             }
         }
         let (width, teacher_width) = (student.config().embed_dim, teacher.config().embed_dim);
@@ -194,7 +196,8 @@ impl Distiller {
         }
         let cache = cache.map(|folder| {
             let DistillConfig { seed, student_size, teacher_size, augmentation, .. } = &config;
-            let what = format!("{teacher_id} {seed} {student_size} {teacher_size} {augmentation:?}");
+            let what =
+                format!("{teacher_id} {seed} {student_size} {teacher_size} {augmentation:?}");
             folder.join(format!("{:.16x}", Sha256::digest(what)))
         });
         if let Some(folder) = &cache {
@@ -340,8 +343,9 @@ impl Distiller {
             for (name, parameter) in parameters {
                 let tensor = tensors.get(&format!("{model}.{name}"));
                 let tensor = tensor.filter(|tensor| tensor.shape() == parameter.shape());
-                let tensor = tensor
-                    .ok_or_else(|| refuse(format!("it is of another student (`{name}` differs)")))?;
+                let tensor = tensor.ok_or_else(|| {
+                    refuse(format!("it is of another student (`{name}` differs)"))
+                })?;
                 found.push((parameter, tensor));
             }
         }
@@ -379,7 +383,9 @@ impl Distiller {
         }
         if usable.is_empty() {
             let reason = match skipped.last() {
-                Some((name, reason)) => format!("no picture of a batch is usable; {name}: {reason}"),
+                Some((name, reason)) => {
+                    format!("no picture of a batch is usable; {name}: {reason}")
+                }
                 None => "a batch is empty".to_owned(),
             };
             return Err(EngineError::Training { reason });
@@ -400,7 +406,8 @@ impl Distiller {
         let mut fresh = Vec::new();
         if !missing.is_empty() {
             let shape = (missing.len(), 3, teacher_side, teacher_side);
-            let tokens = self.teacher.forward(&[Tensor::from_vec(missing.concat(), shape, &device)?])?;
+            let tokens =
+                self.teacher.forward(&[Tensor::from_vec(missing.concat(), shape, &device)?])?;
             if let Some(tokens) = tokens.first() {
                 fresh = Targets::from_teacher(tokens, grid)?;
             }
@@ -417,12 +424,7 @@ impl Distiller {
         Ok((pixels, Targets::stack(&rows, self.student.config().embed_dim, &device)?))
     }
 
-    fn sample(
-        &self,
-        pictures: &dyn Pictures,
-        epoch: u64,
-        index: usize,
-    ) -> Result<Sample, String> {
+    fn sample(&self, pictures: &dyn Pictures, epoch: u64, index: usize) -> Result<Sample, String> {
         let c = &self.config;
         let view = if c.views == 0 { epoch } else { epoch % c.views };
         let picture = pictures.load(index)?;

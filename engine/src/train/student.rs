@@ -179,8 +179,7 @@ impl Student {
             .reshape((grid * grid, dim))?;
         let positions = Tensor::cat(&[&table.narrow(0, 0, 1)?, &window], 0)?;
         parameters.insert("pos_embed".to_owned(), Var::from_tensor(&positions)?);
-        let config =
-            VitConfig { depth: blocks.len(), pos_embed_grid: grid, ..self.config.clone() };
+        let config = VitConfig { depth: blocks.len(), pos_embed_grid: grid, ..self.config.clone() };
         Ok(Self::new(config, self.rule, self.precision, self.device.clone(), parameters))
     }
 

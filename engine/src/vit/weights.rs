@@ -15,6 +15,7 @@ use self::file::WeightsFile;
 pub use self::layout::Layout;
 use self::layout::{Parameter, Part};
 use super::config::VitConfig;
+use crate::preprocess::Preprocess;
 
 /// A weights file that cannot be used, and why.
 #[derive(Debug, thiserror::Error)]
@@ -184,6 +185,18 @@ impl Weights {
     /// What the file says about itself under `key` (safetensors metadata).
     pub fn metadata(&self, key: &str) -> Option<String> {
         self.file.metadata(key)
+    }
+
+    /// The input the model was made for, if the file says so (`akin.resize`, `akin.crop`).
+    ///
+    /// # Errors
+    /// It says something impossible.
+    pub fn preprocess(&self) -> crate::error::Result<Option<Preprocess>> {
+        let side = |key| self.metadata(key)?.parse().ok();
+        match (side("akin.resize"), side("akin.crop")) {
+            (Some(resize), Some(crop)) => Ok(Some(Preprocess::new(resize, crop)?)),
+            _ => Ok(None),
+        }
     }
 
     /// SHA-256 of the file's bytes, in lower-case hexadecimal.
