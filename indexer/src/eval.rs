@@ -1,5 +1,6 @@
 //! Frozen-feature protocols: k-NN classification, class retrieval, copy retrieval.
 
+mod pairs;
 mod truth;
 
 use std::collections::BTreeMap;
@@ -7,6 +8,7 @@ use std::collections::BTreeMap;
 use engine::Embedding;
 use rayon::prelude::*;
 
+pub use self::pairs::PairReport;
 pub use self::truth::CopyTruth;
 use crate::error::{IndexerError, Result};
 

@@ -6,6 +6,7 @@
 
 mod error;
 mod durable;
+mod random;
 mod http;
 pub mod model_store;
 mod id;
@@ -21,6 +22,8 @@ mod collection;
 pub mod ingest;
 pub mod table;
 pub mod eval;
+pub mod training_pictures;
+pub mod gallery;
 
 pub use catalog::{Failure, FileStamp, Known, Record};
 pub use collection::{Collection, CollectionSummary, Collections, Hit, NewImage};

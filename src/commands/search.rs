@@ -53,18 +53,24 @@ pub fn run(settings: &Settings, args: &SearchArgs) -> Outcome {
         }))?;
     } else {
         for (i, hit) in hits.iter().enumerate() {
-            let percentile = match manifest.percentile(hit.similarity) {
-                Some(percentile) => format!("{percentile:5.1} %"),
-                None => "      -".to_owned(),
-            };
-            let (rank, similarity, path) = (i + 1, hit.similarity, &hit.record.path);
-            print(&format!("{rank:3}  {similarity:.4}  {percentile}  {path}"))?;
+            print(&hit_line(i + 1, hit, &manifest, &hit.record.path.to_string()))?;
         }
     }
     Ok(Success::Done)
 }
 
-fn hit_json(rank: usize, hit: &Hit, manifest: &Manifest) -> serde_json::Value {
+/// A hit as people get it: rank, similarity, percentile, path.
+pub fn hit_line(rank: usize, hit: &Hit, manifest: &Manifest, path: &str) -> String {
+    let percentile = match manifest.percentile(hit.similarity) {
+        Some(percentile) => format!("{percentile:5.1} %"),
+        None => "      -".to_owned(),
+    };
+    let similarity = hit.similarity;
+    format!("{rank:3}  {similarity:.4}  {percentile}  {path}")
+}
+
+/// A hit as programs get it.
+pub fn hit_json(rank: usize, hit: &Hit, manifest: &Manifest) -> serde_json::Value {
     json!({
         "rank": rank,
         "id": hit.id,

@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use engine::decode::{DecodeOptions, IccPolicy, decode};
+use engine::Preprocess;
+use engine::decode::{DecodeOptions, IccPolicy};
 use engine::train::Student;
 use engine::train::checkpoint::{WeightsDtype, write_weights};
 use engine::train::distill::{DistillConfig, Distiller, Pictures, StepReport};
 use engine::train::ops::MatmulPrecision;
 use engine::vit::PosEmbedRule;
-use engine::{Preprocess, RgbImage};
-use indexer::source;
+use indexer::training_pictures::TrainingPictures;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
@@ -29,42 +29,16 @@ pub fn run(settings: &Settings, command: &TrainCommand) -> Outcome {
     }
 }
 
-/// Picture files, decoded when asked for.
-struct Files {
-    paths: Vec<PathBuf>,
-    options: DecodeOptions,
-}
-
-impl Pictures for Files {
-    fn len(&self) -> usize {
-        self.paths.len()
-    }
-
-    fn name(&self, index: usize) -> String {
-        self.paths[index].display().to_string()
-    }
-
-    fn load(&self, index: usize) -> Result<RgbImage, String> {
-        let bytes = std::fs::read(&self.paths[index]).map_err(|error| error.to_string())?;
-        Ok(decode(&bytes, &self.options).map_err(|error| error.to_string())?.image)
-    }
-}
-
 fn distill(settings: &Settings, args: &DistillArgs) -> Outcome {
     let name = settings.model.as_deref().ok_or_else(|| {
         Failure::Usage("name the teacher: `--model PATH`, or a name of `akin model list`".into())
     })?;
-    let paths: Vec<PathBuf> = source::list(&args.sources)?
-        .files
-        .into_iter()
-        .map(|file| file.path)
-        .filter(|path| source::has_picture_extension(path))
-        .collect();
-    let pictures = Files {
-        paths,
-        // As the teacher was trained, and as models are used by default.
-        options: DecodeOptions { icc: IccPolicy::Ignore, ..DecodeOptions::default() },
-    };
+    // Colours as the teacher was trained on, and as models take them by default.
+    let options = DecodeOptions { icc: IccPolicy::Ignore, ..DecodeOptions::default() };
+    let pictures = TrainingPictures::list(&args.sources, options)?;
+    for (path, reason) in pictures.unreadable() {
+        note(&format!("skipped {}: {reason}", path.display()));
+    }
     if pictures.is_empty() {
         return Err(Failure::Failed("there is no picture in the sources given".to_owned()));
     }
@@ -120,7 +94,7 @@ fn train(
     settings: &Settings,
     args: &DistillArgs,
     run: &mut Distiller,
-    pictures: &Files,
+    pictures: &TrainingPictures,
     checkpoint: &Path,
 ) -> Outcome<Option<StepReport>> {
     let bar = match settings.quiet {
