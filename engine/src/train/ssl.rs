@@ -13,7 +13,7 @@ use candle_core::{Tensor, Var};
 use serde::{Deserialize, Serialize};
 
 pub use self::batch::SslBatch;
-pub use self::config::{CropSizes, GLOBALS, HighRes, SslConfig};
+pub use self::config::{CropSizes, GLOBALS, HighRes, Scheduled, SslConfig};
 use self::network::Network;
 pub use self::objective::{Execution, Losses};
 use self::objective::Centres;

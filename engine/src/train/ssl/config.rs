@@ -94,12 +94,16 @@ pub struct HighRes {
 
 /// Values of one step.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Scheduled {
+pub struct Scheduled {
+    /// Learning rate.
     pub lr: f64,
     /// That of prototypes.
     pub last_layer_lr: f64,
+    /// Weight decay.
     pub weight_decay: f64,
+    /// Share of the teacher kept.
     pub momentum: f64,
+    /// Temperature of the teacher's logits.
     pub teacher_temperature: f64,
 }
 
@@ -148,7 +152,7 @@ impl SslConfig {
     }
 
     /// Values of the step after `done` steps.
-    pub(super) fn at(&self, done: usize) -> Scheduled {
+    pub fn at(&self, done: usize) -> Scheduled {
         let cosine = |(base, last)| CosineSchedule::new(base, last, self.steps);
         let lr = CosineSchedule { warmup: self.warmup, ..cosine((self.lr, self.last_lr)) }.at(done);
         let (first, last) = self.teacher_temperature;
