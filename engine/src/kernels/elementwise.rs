@@ -229,7 +229,7 @@ fn phi(x: f32) -> f32 {
 /// The exponential function for arguments up to 0 (smaller than -87 gives about 1e-38), relative
 /// error below 3e-7: 2^k times a polynomial, without branches.
 #[inline(always)]
-fn exp(x: f32) -> f32 {
+pub(crate) fn exp(x: f32) -> f32 {
     let x = x.max(-87.0);
     // Adding and taking away 1.5 * 2^23 rounds to the nearest integer.
     const ROUND: f32 = 12_582_912.0;

@@ -121,21 +121,53 @@ impl AdamW {
         clip: Option<f64>,
     ) -> Result<f64> {
         let norm = self.gradient_norm(gradients)?;
-        if !norm.is_finite() {
-            return Ok(norm);
+        if norm.is_finite() {
+            self.apply(gradients, norm, clip, weight_decay, |_| lr)?;
         }
+        Ok(norm)
+    }
+
+    /// [`step`](Self::step) with the norm already known, and a learning rate of their own for
+    /// parameters by name (before the factors of their groups).
+    ///
+    /// # Errors
+    /// A failed tensor operation.
+    pub fn apply(
+        &mut self,
+        gradients: &GradStore,
+        norm: f64,
+        clip: Option<f64>,
+        weight_decay: f64,
+        lr: impl Fn(&str) -> f64,
+    ) -> Result<()> {
         self.step += 1;
         let scale = clip.map_or(1.0, |clip| (clip / (norm + 1e-6)).min(1.0));
         let exponent = i32::try_from(self.step).unwrap_or(i32::MAX);
         let corrections = (1.0 - BETAS.0.powi(exponent), 1.0 - BETAS.1.powi(exponent));
-        for slot in self.slots.values_mut() {
+        for (name, slot) in &mut self.slots {
             let Some(gradient) = gradients.get(&slot.variable) else { continue };
             let gradient = gradient.contiguous()?;
-            let lr = lr * slot.group.lr;
+            let lr = lr(name) * slot.group.lr;
             let decay = 1.0 - lr * weight_decay * slot.group.weight_decay;
             slot.update(&gradient, scale, lr, decay, corrections)?;
         }
-        Ok(norm)
+        Ok(())
+    }
+
+    /// The first parameter, by name, whose gradient has a value that is not finite.
+    ///
+    /// # Errors
+    /// A failed tensor operation.
+    pub fn first_broken(&self, gradients: &GradStore) -> Result<Option<&str>> {
+        for (name, slot) in &self.slots {
+            if let Some(gradient) = gradients.get(&slot.variable) {
+                let sum = gradient.abs()?.sum_all()?.to_dtype(candle_core::DType::F32)?;
+                if !sum.to_scalar::<f32>()?.is_finite() {
+                    return Ok(Some(name));
+                }
+            }
+        }
+        Ok(None)
     }
 
     /// Moments by parameter name, (first, second), for checkpoints.

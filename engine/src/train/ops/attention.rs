@@ -46,6 +46,15 @@ impl SequenceLengths {
 /// # Errors
 /// `qkv` is not (`lengths.total()`, 3 C) with C a multiple of `num_heads`.
 pub fn attention(qkv: &Tensor, lengths: &SequenceLengths, num_heads: usize) -> Result<Tensor> {
+    check(qkv, lengths, num_heads)?;
+    if is_fused(qkv) {
+        let op = Attention { lengths: lengths.clone(), num_heads };
+        return Ok(qkv.contiguous()?.apply_op1(op)?);
+    }
+    materialised_attention(qkv, lengths, num_heads)
+}
+
+fn check(qkv: &Tensor, lengths: &SequenceLengths, num_heads: usize) -> Result<()> {
     let (tokens, width) = qkv.dims2()?;
     if tokens != lengths.total() || num_heads == 0 || width % (3 * num_heads) != 0 {
         return Err(candle_core::Error::Msg(format!(
@@ -55,28 +64,36 @@ pub fn attention(qkv: &Tensor, lengths: &SequenceLengths, num_heads: usize) -> R
         ))
         .into());
     }
-    if is_fused(qkv) {
-        let op = Attention { lengths: lengths.clone(), num_heads };
-        return Ok(qkv.contiguous()?.apply_op1(op)?);
-    }
-    composed(qkv, lengths, num_heads)
+    Ok(())
 }
 
-/// The same from candle's operations, one sequence at a time.
-fn composed(qkv: &Tensor, lengths: &SequenceLengths, num_heads: usize) -> Result<Tensor> {
+/// [`attention`] from candle's operations, all weights kept for the gradient: what memory-efficient
+/// attention is compared with. Runs of sequences of one length are computed together.
+///
+/// # Errors
+/// As [`attention`].
+pub fn materialised_attention(
+    qkv: &Tensor,
+    lengths: &SequenceLengths,
+    num_heads: usize,
+) -> Result<Tensor> {
+    check(qkv, lengths, num_heads)?;
     let dim = qkv.dim(1)? / 3;
     let head_dim = dim / num_heads;
     let mut out = Vec::new();
-    for rows in lengths.ranges().filter(|rows| !rows.is_empty()) {
-        let count = rows.len();
-        let qkv = qkv.narrow(0, rows.start, count)?.reshape((count, 3, num_heads, head_dim))?;
-        let part = |i| qkv.narrow(1, i, 1)?.squeeze(1)?.transpose(0, 1)?.contiguous();
-        let (query, key, value) = (part(0)?, part(1)?, part(2)?);
+    let mut start = 0;
+    for run in lengths.0.chunk_by(|a, b| a == b).filter(|run| run[0] > 0) {
+        let (batch, count) = (run.len(), run[0]);
+        let rows = qkv.narrow(0, start, batch * count)?;
+        start += batch * count;
+        let qkv = rows.reshape((batch, count, 3, num_heads, head_dim))?;
+        let part = |i| qkv.narrow(2, i, 1)?.squeeze(2)?.transpose(1, 2)?.contiguous();
+        let (query, key, value) = (part(0)?, part(1)?, part(2)?); // (b, heads, n, d)
         let scores = (query.matmul(&key.t()?)? * (head_dim as f64).powf(-0.5))?;
         let scores = scores.to_dtype(candle_core::DType::F32)?;
         let exp = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?.detach())?.exp()?;
         let weights = exp.broadcast_div(&exp.sum_keepdim(D::Minus1)?)?.to_dtype(qkv.dtype())?;
-        out.push(weights.matmul(&value)?.transpose(0, 1)?.reshape((count, dim))?);
+        out.push(weights.matmul(&value)?.transpose(1, 2)?.reshape((batch * count, dim))?);
     }
     if out.is_empty() {
         return Ok(Tensor::zeros((0, dim), qkv.dtype(), qkv.device())?);
@@ -270,7 +287,8 @@ mod tests {
         let gradient = |out: &Tensor| -> Result<Option<Tensor>> {
             Ok((out * &upstream)?.sum_all()?.backward()?.get(&qkv).cloned())
         };
-        let (ours, plain) = (attention(&qkv, &lengths, heads)?, composed(&qkv, &lengths, heads)?);
+        let ours = attention(&qkv, &lengths, heads)?;
+        let plain = materialised_attention(&qkv, &lengths, heads)?;
         assert!(relative(&ours, &plain)? < 1e-5);
         let (ours, plain) = (gradient(&ours)?, gradient(&plain)?);
         let (Some(ours), Some(plain)) = (ours, plain) else { panic!("no gradient") };
