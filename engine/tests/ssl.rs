@@ -85,8 +85,7 @@ fn tiny_config() -> SslConfig {
 /// The trainer that make_ssl_golden.py starts from.
 fn tiny(config: SslConfig, execution: Execution) -> Result<SslTrainer> {
     let shape = VitConfig::mlp(16, 2, 2, 3);
-    let backbone =
-        Student::random(shape, PosEmbedRule::Published, MatmulPrecision::F32, &CPU, 0)?;
+    let backbone = Student::random(shape, PosEmbedRule::Published, MatmulPrecision::F32, &CPU, 0)?;
     let run = SslTrainer::new(config, execution, backbone, MatmulPrecision::F32)?;
     for (side, teacher) in [("student", false), ("teacher", true)] {
         for (module, parameters) in run.modules(teacher) {
@@ -243,13 +242,8 @@ fn whole_steps_equal_those_of_pytorch_however_they_are_computed() -> Result {
         for step in 0..2 {
             let report = run.step_on(&[batch(step, true)?])?;
             let losses = report.losses;
-            let ours = [
-                losses.loss,
-                losses.dino_global,
-                losses.dino_local,
-                losses.ibot,
-                losses.koleo,
-            ];
+            let ours =
+                [losses.loss, losses.dino_global, losses.dino_local, losses.ibot, losses.koleo];
             let theirs = golden[&format!("full.{step}.losses")].to_vec1::<f32>()?;
             for (ours, theirs) in ours.into_iter().zip(theirs) {
                 assert!((ours - f64::from(theirs)).abs() < 1e-4, "step {step}: {ours} {theirs}");
@@ -307,8 +301,7 @@ fn compare_updates(name: &str, ours: &Tensor, theirs: &Tensor, gradient: &Tensor
 #[test]
 fn centring_and_a_shared_head_equal_those_of_pytorch() -> Result {
     let golden = golden("ssl.safetensors")?;
-    let config =
-        SslConfig { centring: Centring::Softmax, shared_head: true, ..tiny_config() };
+    let config = SslConfig { centring: Centring::Softmax, shared_head: true, ..tiny_config() };
     let mut run = tiny(config, Execution::default())?;
     for step in 0..2 {
         let report = run.step_on(&[batch(step, false)?])?;
@@ -374,9 +367,7 @@ fn an_interrupted_run_is_equal_to_an_uninterrupted_one_bit_for_bit() -> Result {
             lr: SslConfig::published_lr(3),
             ..tiny_config()
         };
-        let start = |checkpointing| {
-            tiny(config.clone(), Execution { checkpointing, plain: false })
-        };
+        let start = |checkpointing| tiny(config.clone(), Execution { checkpointing, plain: false });
         let mut whole = start(false)?;
         for _ in 0..6 {
             whole.step(&pictures)?;
@@ -433,7 +424,7 @@ fn what_cannot_be_trained_is_refused_with_a_remedy() -> Result {
     let mut step = |count| run.step(&Drawn(count)).err().map(|e| e.to_string());
     assert!(step(0).is_some_and(|m| m.contains("no pictures")));
     let few = step(1).unwrap_or_default();
-    assert!(few.contains("1 pictures, fewer than the 3 of a batch"), "{few}");
+    assert!(few.contains("1 picture, fewer than the 3 of a batch"), "{few}");
     assert!(step(5).is_none());
     let other = step(6).unwrap_or_default();
     assert!(other.contains("over 5 pictures and there are 6"), "{other}");

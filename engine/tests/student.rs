@@ -1,10 +1,10 @@
 //! The trainable backbone against the frozen one, and packed crops against separate passes.
 
 use candle_core::{DType, Device, Tensor};
-use engine::train::{Crops, DropPlan, How, Pass, Student};
-use engine::train::ops::MatmulPrecision;
 use engine::train::augment::generator;
 use engine::train::masking::Masking;
+use engine::train::ops::MatmulPrecision;
+use engine::train::{Crops, DropPlan, How, Pass, Student};
 use engine::vit::{PosEmbedRule, VisionTransformer, VitConfig, Weights};
 
 const RULE: PosEmbedRule = PosEmbedRule::Published;
@@ -132,9 +132,10 @@ fn masked() -> (Student, Vec<Crops>) {
 
 /// A scalar that every token matters to.
 fn loss(passes: &[Pass]) -> Tensor {
-    let terms = passes.iter().flat_map(|pass| &pass.tokens).map(|out| {
-        (out.cls.sqr()?.sum_all()? * 0.1)? + out.patches.sin()?.sum_all()?
-    });
+    let terms = passes
+        .iter()
+        .flat_map(|pass| &pass.tokens)
+        .map(|out| (out.cls.sqr()?.sum_all()? * 0.1)? + out.patches.sin()?.sum_all()?);
     let terms: candle_core::Result<Vec<Tensor>> = terms.collect();
     terms.and_then(|terms| Tensor::stack(&terms, 0)?.sum_all()).expect("scalars")
 }

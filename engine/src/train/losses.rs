@@ -118,8 +118,7 @@ impl Centre {
     pub fn update(&mut self, logits: &Tensor) -> Result<()> {
         if logits.dim(0)? > 0 {
             let mean = logits.detach().mean_keepdim(0)?;
-            self.value =
-                ((&self.value * CENTRE_MOMENTUM)? + (mean * (1.0 - CENTRE_MOMENTUM))?)?;
+            self.value = ((&self.value * CENTRE_MOMENTUM)? + (mean * (1.0 - CENTRE_MOMENTUM))?)?;
         }
         Ok(())
     }

@@ -28,12 +28,7 @@ impl Default for Masking {
 
 impl Masking {
     /// Draws a mask for each of `crops` crops of `grid` patches (rows, columns), row-major.
-    pub fn draw(
-        &self,
-        crops: usize,
-        grid: (usize, usize),
-        rng: &mut impl Rng,
-    ) -> Vec<Vec<bool>> {
+    pub fn draw(&self, crops: usize, grid: (usize, usize), rng: &mut impl Rng) -> Vec<Vec<bool>> {
         let patches = grid.0 * grid.1;
         let masked = (crops as f64 * self.share + 1e-9).floor() as usize;
         let step = (self.ratio.1 - self.ratio.0) / masked.max(1) as f64;

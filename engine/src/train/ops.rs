@@ -49,7 +49,11 @@ pub(super) fn is_fused(x: &Tensor) -> bool {
 
 /// Sums `term(index, value)` down the columns of rows of `width` values, on all cores, in an order
 /// that does not depend on their number.
-pub(super) fn sum_rows(values: &[f32], width: usize, term: impl Fn(usize, f32) -> f32 + Sync) -> Vec<f32> {
+pub(super) fn sum_rows(
+    values: &[f32],
+    width: usize,
+    term: impl Fn(usize, f32) -> f32 + Sync,
+) -> Vec<f32> {
     const ROWS_PER_TASK: usize = 64;
     let task = ROWS_PER_TASK * width;
     let partial: Vec<Vec<f32>> = values

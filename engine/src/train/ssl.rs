@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 pub use self::batch::SslBatch;
 pub use self::config::{CropSizes, GLOBALS, HighRes, Scheduled, SslConfig};
 use self::network::Network;
-pub use self::objective::{Execution, Losses};
 use self::objective::Centres;
+pub use self::objective::{Execution, Losses};
 use super::checkpoint;
 use super::head::LAST_LAYER;
 use super::losses::Centre;
@@ -155,8 +155,7 @@ impl SslTrainer {
         let (mut batches, mut skipped) = (Vec::new(), Vec::new());
         for pass in 0..self.config.accumulate {
             let place = (self.step, pass);
-            let (batch, problems) =
-                SslBatch::draw(&self.config, pictures, place, depth, &device)?;
+            let (batch, problems) = SslBatch::draw(&self.config, pictures, place, depth, &device)?;
             batches.push(batch);
             skipped.extend(problems);
         }
@@ -169,10 +168,13 @@ impl SslTrainer {
         let batch = self.config.batch;
         let reason = match (count, self.pictures) {
             (0, _) => "there are no pictures to train on".to_owned(),
-            (count, _) if count < batch => format!(
-                "there are {count} pictures, fewer than the {batch} of a batch: add pictures, or \
-                 lower --batch"
-            ),
+            (count, _) if count < batch => {
+                let plural = if count == 1 { "" } else { "s" };
+                format!(
+                    "the sources hold {count} picture{plural}, fewer than the {batch} of a batch: \
+                     add pictures, or lower --batch"
+                )
+            }
             (count, Some(before)) if count != before => format!(
                 "the run is over {before} pictures and there are {count}: go on with the same \
                  sources, or start a new run in another folder"

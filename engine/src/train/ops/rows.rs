@@ -192,7 +192,8 @@ mod tests {
     fn values_and_gradients_equal_the_composed_ones() -> Result<()> {
         let cpu = Device::Cpu;
         let subset = RowSubset::new(vec![1u32, 2, 7, 30, 149], vec![1.5f32, 1.5, 2.0, 2.0, 2.0]);
-        let (x, gamma) = (Var::randn(0f32, 1.0, (150, 24), &cpu)?, Var::randn(0f32, 1.0, 24, &cpu)?);
+        let (x, gamma) =
+            (Var::randn(0f32, 1.0, (150, 24), &cpu)?, Var::randn(0f32, 1.0, 24, &cpu)?);
         let upstream = Tensor::randn(0f32, 1.0, (150, 24), &cpu)?;
         let with_gradients = |out: Tensor| -> Result<Vec<Tensor>> {
             let gradients = (&out * &upstream)?.sum_all()?.backward()?;

@@ -120,11 +120,7 @@ impl SslConfig {
             sizes: CropSizes { global: 224, local: 98 },
             locals: 8,
             high_res: None,
-            augmentations: [
-                Augmentation::GLOBAL_1,
-                Augmentation::GLOBAL_2,
-                Augmentation::LOCAL,
-            ],
+            augmentations: [Augmentation::GLOBAL_1, Augmentation::GLOBAL_2, Augmentation::LOCAL],
             masking: Masking::default(),
             head: HeadConfig::default(),
             shared_head: false,

@@ -103,7 +103,8 @@ pub(super) fn gradients(
     let device = student.device().clone();
     let crops = batch.globals.dim(0)?;
     let count = crops / GLOBALS;
-    let locals = batch.locals.as_ref().map_or(Ok(0), |l| Ok::<_, EngineError>(l.dim(0)? / count))?;
+    let locals =
+        batch.locals.as_ref().map_or(Ok(0), |l| Ok::<_, EngineError>(l.dim(0)? / count))?;
     if count == 0 || crops != count * GLOBALS || batch.masks.len() != crops {
         let reason = format!("a batch has {crops} global crops and {} masks", batch.masks.len());
         return Err(EngineError::Training { reason });
@@ -115,10 +116,8 @@ pub(super) fn gradients(
     let whole = [Crops::from(batch.globals.clone())];
     let pass = teacher.backbone.pass(&whole, plain)?;
     let [tokens] = &pass.tokens[..] else { return Err(no_tokens()) };
-    let swapped = Tensor::cat(
-        &[tokens.cls.narrow(0, count, count)?, tokens.cls.narrow(0, 0, count)?],
-        0,
-    )?;
+    let swapped =
+        Tensor::cat(&[tokens.cls.narrow(0, count, count)?, tokens.cls.narrow(0, 0, count)?], 0)?;
     let mut probabilities = |logits: &Tensor, centre: usize| -> Result<Tensor> {
         match config.centring {
             Centring::SinkhornKnopp => {
@@ -142,8 +141,7 @@ pub(super) fn gradients(
     };
 
     // Student: masked global crops and local crops, packed unless plain.
-    let globals =
-        Crops { pixels: batch.globals.clone(), masked: Some(hidden.mask.clone()) };
+    let globals = Crops { pixels: batch.globals.clone(), masked: Some(hidden.mask.clone()) };
     let groups: Vec<Crops> =
         std::iter::once(globals).chain(batch.locals.clone().map(Crops::from)).collect();
     let how = How {
@@ -167,8 +165,7 @@ pub(super) fn gradients(
     // DINO: the loss is linear in targets, so a local crop meets the sum of both teacher rows.
     let cls: Vec<&Tensor> = tokens.iter().map(|tokens| &tokens.cls).collect();
     let logits = student.cls_logits(&Tensor::cat(&cls, 0)?)?;
-    let both =
-        (cls_targets.narrow(0, 0, count)? + cls_targets.narrow(0, count, count)?)?;
+    let both = (cls_targets.narrow(0, 0, count)? + cls_targets.narrow(0, count, count)?)?;
     let targets = Tensor::cat(&[&cls_targets, &both], 0)?;
     let rows: Vec<u32> = (0..crops)
         .chain((0..locals).flat_map(|_| crops..crops + count))
