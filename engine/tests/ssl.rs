@@ -424,7 +424,7 @@ fn what_cannot_be_trained_is_refused_with_a_remedy() -> Result {
     let mut step = |count| run.step(&Drawn(count)).err().map(|e| e.to_string());
     assert!(step(0).is_some_and(|m| m.contains("no pictures")));
     let few = step(1).unwrap_or_default();
-    assert!(few.contains("1 pictures, fewer than the 3 of a batch"), "{few}");
+    assert!(few.contains("1 picture, fewer than the 3 of a batch"), "{few}");
     assert!(step(5).is_none());
     let other = step(6).unwrap_or_default();
     assert!(other.contains("over 5 pictures and there are 6"), "{other}");

@@ -168,10 +168,13 @@ impl SslTrainer {
         let batch = self.config.batch;
         let reason = match (count, self.pictures) {
             (0, _) => "there are no pictures to train on".to_owned(),
-            (count, _) if count < batch => format!(
-                "there are {count} pictures, fewer than the {batch} of a batch: add pictures, or \
-                 lower --batch"
-            ),
+            (count, _) if count < batch => {
+                let plural = if count == 1 { "" } else { "s" };
+                format!(
+                    "the sources hold {count} picture{plural}, fewer than the {batch} of a batch: \
+                     add pictures, or lower --batch"
+                )
+            }
             (count, Some(before)) if count != before => format!(
                 "the run is over {before} pictures and there are {count}: go on with the same \
                  sources, or start a new run in another folder"
