@@ -1,10 +1,14 @@
 //! The command line, as typed.
 
+mod ssl;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use engine::decode::IccPolicy;
 use engine::{ModelOptions, Pooling, Preprocess, vit::PosEmbedRule};
+
+pub use self::ssl::{ArchArg, BackboneArgs, CentringArg, SslArgs};
 
 /// Visual search on frozen DINOv2 features: index folders of pictures, find a picture's kin.
 #[derive(Debug, Parser)]
@@ -74,6 +78,8 @@ pub enum Command {
 
 #[derive(Debug, Subcommand)]
 pub enum TrainCommand {
+    /// Train a backbone on unlabelled pictures, as DINOv2 was trained
+    Ssl(SslArgs),
     /// Distil the model of `--model` into a smaller or faster one by feature matching
     Distill(DistillArgs),
 }

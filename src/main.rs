@@ -4,6 +4,7 @@ mod args;
 mod outcome;
 mod settings;
 mod progress;
+mod plot;
 mod embedder;
 mod commands;
 

@@ -43,6 +43,11 @@ impl FileProgress {
         Self { bar, failed: 0 }
     }
 
+    /// Counts unseen.
+    pub fn hidden() -> Self {
+        Self { bar: ProgressBar::hidden(), failed: 0 }
+    }
+
     pub fn done(&self) {
         self.bar.inc(1);
     }

@@ -1,6 +1,6 @@
 //! Choice of compute device.
 
-use candle_core::Device;
+pub use candle_core::Device;
 
 use crate::error::{EngineError, Result, first_line};
 

@@ -2,6 +2,7 @@
 //!
 //! Every kernel has a portable twin that defines its result; tests compare the two on odd sizes.
 
+pub(crate) mod elementwise;
 mod matmul;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod amx;

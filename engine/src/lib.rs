@@ -31,7 +31,7 @@ pub mod train;
 #[cfg(feature = "testing")]
 pub mod testing;
 
-pub use device::open_device;
+pub use device::{Device, open_device};
 pub use embedder::{DenseEmbedding, DinoEmbedder, Embedder, ModelIdentity, ModelOptions, Pixels};
 pub use error::{EngineError, Result};
 pub use features::{Embedding, Features, Pooling};

@@ -54,19 +54,19 @@ pub fn run(settings: &Settings, args: &DemoArgs) -> Outcome {
     let gallery = draw(settings, args, spec)?;
     took.draw = next_lap();
 
+    let options = IngestOptions { retry_failed: true, dry_run: false };
     let (mut pool, opened) = index::open_or_create(settings, &args.collection, &InputArgs::NONE)?;
-    let mut test = index::open_with(settings, &format!("{}-test", args.collection), &opened)?;
-    let parts = [(&mut pool, Part::Pool), (&mut test, Part::Test)];
-    let mut reports = Vec::new();
-    for (collection, part) in parts {
+    let bring = |collection: &mut Collection, part: Part| -> Outcome<IngestReport> {
         refuse_strangers(collection, &gallery)?;
-        let sources = [gallery.part(part)];
-        let options = IngestOptions { retry_failed: true, dry_run: false };
-        let model = &opened.embedder;
+        let (model, sources) = (&opened.embedder, [gallery.part(part)]);
         let report = index::with_progress(settings, collection, model, &sources, options)?;
         index::end(collection, &report)?;
-        reports.push(report);
-    }
+        Ok(report)
+    };
+    let pool_report = bring(&mut pool, Part::Pool)?;
+    let mut test = index::open_with(settings, &format!("{}-test", args.collection), &opened)?;
+    let test_report = bring(&mut test, Part::Test)?;
+    let reports = [pool_report, test_report];
     took.index = next_lap();
 
     let (pool_pictures, test_pictures) = (embedded(&pool)?, embedded(&test)?);
@@ -82,10 +82,7 @@ pub fn run(settings: &Settings, args: &DemoArgs) -> Outcome {
     took.total = start.elapsed();
 
     let skipped = reports.iter().map(|report| report.skipped.len()).sum();
-    let [pool_report, test_report] = <[IngestReport; 2]>::try_from(reports)
-        .map_err(|_| Failure::Failed("a part of the gallery was not indexed".into()))?;
     let query = query.clone();
-    let reports = [pool_report, test_report];
     let demo = Demo { spec, gallery, pool, test, reports, query, hits, judgement, took };
     match settings.json {
         true => show::json(&demo)?,

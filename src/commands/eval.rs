@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
-use engine::{Embedder, Embedding};
+use engine::{DinoEmbedder, Embedder, Embedding};
 use indexer::eval::{Knn, Labelled, class_map, copy_recall_at_1};
 use indexer::pipeline::{self, Outcome as FileOutcome, Skipped};
+use indexer::source::SourceFile;
 use indexer::{Collections, IndexerError, eval, source};
 use serde_json::json;
 
@@ -171,10 +172,31 @@ fn compute(
     let model = embedder::open(settings, &from.input)?.embedder;
     skipped.extend(unreadable(listing.unreadable));
     let mut progress = FileProgress::new(settings, listing.files.len());
+    let images = embed_files(&listing.files, &model, &mut progress, skipped)?;
+    progress.finish();
+    images.ok_or_else(|| Failure::Failed("stopped before the end; there is no result".to_owned()))
+}
+
+/// Embeddings with classes, without a word about what has to be left out; none when interrupted.
+pub(super) fn embed_quietly(
+    files: &[SourceFile],
+    model: &DinoEmbedder,
+) -> Outcome<Option<Vec<Labelled>>> {
+    let images = embed_files(files, model, &mut FileProgress::hidden(), &mut Vec::new())?;
+    Ok(images.map(labelled))
+}
+
+/// Embeddings by path; none when interrupted.
+fn embed_files(
+    files: &[SourceFile],
+    model: &DinoEmbedder,
+    progress: &mut FileProgress,
+    skipped: &mut Vec<Skipped>,
+) -> Outcome<Option<Vec<(PathBuf, Embedding)>>> {
     let mut images = Vec::new();
     pipeline::run(
-        &listing.files,
-        &model,
+        files,
+        model,
         &CANCELLED,
         &|_, _| false,
         &|batch| model.embed(batch),
@@ -195,9 +217,5 @@ fn compute(
             Ok::<(), IndexerError>(())
         },
     )?;
-    progress.finish();
-    match CANCELLED.load(Ordering::Relaxed) {
-        true => Err(Failure::Failed("stopped before the end; there is no result".to_owned())),
-        false => Ok(images),
-    }
+    Ok((!CANCELLED.load(Ordering::Relaxed)).then_some(images))
 }

@@ -1,7 +1,9 @@
 //! `akin train`.
 
+mod metrics;
+mod ssl;
+
 use std::collections::HashMap;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -17,31 +19,49 @@ use indexer::training_pictures::TrainingPictures;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
+use self::metrics::{Curves, Metrics};
 use crate::args::{DistillArgs, MatmulArg, StoreArg, TrainCommand};
 use crate::embedder;
 use crate::outcome::{Failure, Outcome, Success, note, print_json};
 use crate::progress::CANCELLED;
 use crate::settings::Settings;
 
+const DISTILL_CURVES: &Curves = &[
+    ("Distances", &["loss", "cls", "patch"]),
+    ("Learning rate", &["lr"]),
+    ("Images per second", &["images_per_second"]),
+];
+
 pub fn run(settings: &Settings, command: &TrainCommand) -> Outcome {
     match command {
+        TrainCommand::Ssl(args) => ssl::run(settings, args),
         TrainCommand::Distill(args) => distill(settings, args),
     }
+}
+
+/// The pictures of sources, decoded when asked for.
+fn pictures(sources: &[PathBuf]) -> Outcome<TrainingPictures> {
+    // Colours as the released models were trained on, and as models take them by default.
+    let options = DecodeOptions { icc: IccPolicy::Ignore, ..DecodeOptions::default() };
+    let pictures = TrainingPictures::list(sources, options)?;
+    for (path, reason) in pictures.unreadable() {
+        note(&format!("skipped {}: {reason}", path.display()));
+    }
+    if pictures.is_empty() {
+        let named: Vec<String> = sources.iter().map(|s| s.display().to_string()).collect();
+        return Err(Failure::Failed(format!(
+            "there is no picture in the sources given ({}); name files or folders with some",
+            named.join(", ")
+        )));
+    }
+    Ok(pictures)
 }
 
 fn distill(settings: &Settings, args: &DistillArgs) -> Outcome {
     let name = settings.model.as_deref().ok_or_else(|| {
         Failure::Usage("name the teacher: `--model PATH`, or a name of `akin model list`".into())
     })?;
-    // Colours as the teacher was trained on, and as models take them by default.
-    let options = DecodeOptions { icc: IccPolicy::Ignore, ..DecodeOptions::default() };
-    let pictures = TrainingPictures::list(&args.sources, options)?;
-    for (path, reason) in pictures.unreadable() {
-        note(&format!("skipped {}: {reason}", path.display()));
-    }
-    if pictures.is_empty() {
-        return Err(Failure::Failed("there is no picture in the sources given".to_owned()));
-    }
+    let pictures = pictures(&args.sources)?;
     let config = DistillConfig {
         seed: args.seed,
         steps: args.steps,
@@ -57,10 +77,7 @@ fn distill(settings: &Settings, args: &DistillArgs) -> Outcome {
     })?;
     let weights = embedder::weights(settings, name)?;
     let device = engine::open_device(&settings.device)?;
-    let precision = match args.matmul {
-        MatmulArg::F32 => MatmulPrecision::F32,
-        MatmulArg::Bf16 => MatmulPrecision::Bf16,
-    };
+    let precision = precision(args.matmul);
     let mut teacher =
         Student::from_weights(&weights, PosEmbedRule::Published, precision, &device)?.frozen();
     let all: Vec<usize> = (0..teacher.config().depth).collect();
@@ -97,17 +114,8 @@ fn train(
     pictures: &TrainingPictures,
     checkpoint: &Path,
 ) -> Outcome<Option<StepReport>> {
-    let bar = match settings.quiet {
-        true => ProgressBar::hidden(),
-        false => ProgressBar::new(args.steps as u64),
-    };
-    let template = "{bar:30} {pos}/{len} steps  ETA {eta}  {msg}";
-    bar.set_style(
-        ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()),
-    );
-    bar.set_position(run.step_count() as u64);
-    bar.reset_eta();
-    let mut metrics = Metrics::open(&args.out.join("metrics.jsonl"), run.step_count())?;
+    let bar = bar(settings, args.steps, run.step_count());
+    let mut metrics = Metrics::open(&args.out, run.step_count(), DISTILL_CURVES)?;
     let mut last = None;
     while run.step_count() < args.steps && !CANCELLED.load(Ordering::Relaxed) {
         let start = Instant::now();
@@ -122,11 +130,13 @@ fn train(
         bar.set_message(format!("loss {loss:.4} (CLS {cls:.4})  lr {lr:.1e}  {rate:.1} images/s"));
         if report.step % args.save_every == 0 {
             save(args, run, checkpoint)?;
+            metrics.draw()?;
         }
         last = Some(report);
     }
     bar.finish_and_clear();
     save(args, run, checkpoint)?;
+    metrics.draw()?;
     Ok(last)
 }
 
@@ -140,46 +150,39 @@ fn save(args: &DistillArgs, run: &Distiller, checkpoint: &Path) -> Outcome<()> {
         ("akin.resize".to_owned(), preprocess.resize.to_string()),
         ("akin.crop".to_owned(), preprocess.crop.to_string()),
     ]);
-    let dtype = match args.store {
-        StoreArg::F32 => WeightsDtype::F32,
-        StoreArg::F16 => WeightsDtype::F16,
-        StoreArg::Int8 => WeightsDtype::Int8,
-    };
+    let dtype = weights_dtype(args.store);
     let model = args.out.join("model.safetensors");
     write_weights(&model, run.student_config(), run.average(), dtype, metadata)?;
     run.save(checkpoint)?;
     Ok(())
 }
 
-/// One JSON object for each step.
-struct Metrics {
-    file: std::fs::File,
-    path: PathBuf,
+/// Progress over `steps` steps, `done` of them behind.
+fn bar(settings: &Settings, steps: usize, done: usize) -> ProgressBar {
+    let bar = match settings.quiet {
+        true => ProgressBar::hidden(),
+        false => ProgressBar::new(steps as u64),
+    };
+    let template = "{bar:30} {pos}/{len} steps  ETA {eta}  {msg}";
+    bar.set_style(
+        ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()),
+    );
+    bar.set_position(done as u64);
+    bar.reset_eta();
+    bar
 }
 
-impl Metrics {
-    /// Goes on after `step`: later lines, of steps that no checkpoint holds, are dropped.
-    fn open(path: &Path, step: usize) -> Outcome<Self> {
-        let failed = |error| Failure::Failed(format!("cannot write {}: {error}", path.display()));
-        let before = std::fs::read_to_string(path).unwrap_or_default();
-        let kept: String = before
-            .lines()
-            .filter(|line| {
-                let line = serde_json::from_str::<serde_json::Value>(line);
-                line.is_ok_and(|line| line["step"].as_u64().is_some_and(|s| s as usize <= step))
-            })
-            .flat_map(|line| [line, "\n"])
-            .collect();
-        std::fs::write(path, kept).map_err(failed)?;
-        let file = std::fs::OpenOptions::new().append(true).open(path).map_err(failed)?;
-        Ok(Self { file, path: path.to_path_buf() })
+fn precision(matmul: MatmulArg) -> MatmulPrecision {
+    match matmul {
+        MatmulArg::F32 => MatmulPrecision::F32,
+        MatmulArg::Bf16 => MatmulPrecision::Bf16,
     }
+}
 
-    fn add(&mut self, report: &StepReport, images_per_second: f64) -> Outcome<()> {
-        let mut line = serde_json::to_value(report)?;
-        line["images_per_second"] = json!(images_per_second);
-        writeln!(self.file, "{line}").map_err(|error| {
-            Failure::Failed(format!("cannot write {}: {error}", self.path.display()))
-        })
+fn weights_dtype(store: StoreArg) -> WeightsDtype {
+    match store {
+        StoreArg::F32 => WeightsDtype::F32,
+        StoreArg::F16 => WeightsDtype::F16,
+        StoreArg::Int8 => WeightsDtype::Int8,
     }
 }

@@ -7,8 +7,6 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{Tensor, Var};
 use half::f16;
-use image::RgbImage;
-use rand::seq::SliceRandom;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -17,30 +15,13 @@ use super::augment::{Augmentation, generator};
 use super::checkpoint;
 use super::matching::{Targets, cosine_distance};
 use super::optim::{AdamW, Group, ema_update};
+pub use super::pictures::Pictures;
+use super::pictures::order;
+use super::run_state::{add_gradients, restore, tensors};
 use super::schedule::CosineSchedule;
 use super::student::Student;
 use crate::error::{EngineError, Result};
 use crate::vit::config::PATCH_SIZE;
-
-/// Where training pictures come from. Indices are stable over a run.
-pub trait Pictures: Sync {
-    /// How many there are.
-    fn len(&self) -> usize;
-
-    /// Whether there are none.
-    fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Names a picture, in messages and in the cache of teacher outputs.
-    fn name(&self, index: usize) -> String;
-
-    /// Decodes a picture.
-    ///
-    /// # Errors
-    /// Why it cannot be used; the batch goes on without it.
-    fn load(&self, index: usize) -> Result<RgbImage, String>;
-}
 
 /// A run of distillation. Two runs with equal settings, pictures and thread-independent hardware
 /// are equal, whether interrupted or not.
@@ -263,17 +244,7 @@ impl Distiller {
             cls += scalar(&cls_distance)? * share;
             patch += scalar(&patch_distance)? * share;
             let gradients = (loss * share)?.backward()?;
-            match &mut sum {
-                None => sum = Some(gradients),
-                Some(sum) => {
-                    for parameter in self.student.parameters().values() {
-                        if let (Some(a), Some(b)) = (sum.get(parameter), gradients.get(parameter)) {
-                            let both = (a + b)?;
-                            sum.insert(parameter, both);
-                        }
-                    }
-                }
-            }
+            add_gradients(&mut sum, gradients, self.student.parameters().values())?;
         }
         let norm = match sum {
             Some(gradients) if total.is_finite() => {
@@ -301,23 +272,13 @@ impl Distiller {
     /// # Errors
     /// As [`checkpoint::save`].
     pub fn save(&self, path: &Path) -> Result<()> {
-        let mut tensors = BTreeMap::new();
-        for (name, parameter) in self.student.parameters() {
-            tensors.insert(format!("student.{name}"), parameter.as_detached_tensor());
-        }
-        for (name, parameter) in &self.average {
-            tensors.insert(format!("average.{name}"), parameter.as_detached_tensor());
-        }
-        for (name, first, second) in self.optimizer.moments() {
-            tensors.insert(format!("first.{name}"), first.clone());
-            tensors.insert(format!("second.{name}"), second.clone());
-        }
         let state = State {
             config: self.config.clone(),
             step: self.step,
             optimizer_steps: self.optimizer.steps(),
         };
-        checkpoint::save(path, &tensors, &state)
+        let models = [("student", self.student.parameters()), ("average", &self.average)];
+        checkpoint::save(path, &tensors(&models, &[("", &self.optimizer)]), &state)
     }
 
     /// Takes up a run where [`save`](Self::save) left it.
@@ -337,26 +298,9 @@ impl Distiller {
                 state.config, self.config
             )));
         }
-        let mut found = Vec::new();
         let models = [("student", self.student.parameters()), ("average", &self.average)];
-        for (model, parameters) in models {
-            for (name, parameter) in parameters {
-                let tensor = tensors.get(&format!("{model}.{name}"));
-                let tensor = tensor.filter(|tensor| tensor.shape() == parameter.shape());
-                let tensor = tensor.ok_or_else(|| {
-                    refuse(format!("it is of another student (`{name}` differs)"))
-                })?;
-                found.push((parameter, tensor));
-            }
-        }
-        let moment = |name: &str| {
-            let get = |part| tensors.get(&format!("{part}.{name}")).cloned();
-            Some((get("first")?, get("second")?))
-        };
-        self.optimizer.restore(state.optimizer_steps, moment)?;
-        for (parameter, tensor) in found {
-            parameter.set(tensor)?;
-        }
+        let optimizers = &mut [("", &mut self.optimizer)];
+        restore(&tensors, &models, optimizers, state.optimizer_steps).map_err(refuse)?;
         self.step = state.step;
         Ok(())
     }
@@ -459,21 +403,4 @@ impl Distiller {
             }
         }
     }
-}
-
-/// (epoch, index) of `count` pictures from the `first` of the run on: every epoch a new order of
-/// all `len`, a function of the seed and the epoch.
-fn order(seed: u64, len: usize, first: usize, count: usize) -> Vec<(u64, usize)> {
-    let mut current: Option<(u64, Vec<usize>)> = None;
-    (first..first + count)
-        .map(|n| {
-            let epoch = (n / len) as u64;
-            if current.as_ref().is_none_or(|(known, _)| *known != epoch) {
-                let mut indices: Vec<usize> = (0..len).collect();
-                indices.shuffle(&mut generator(seed, "order", [epoch, 0]));
-                current = Some((epoch, indices));
-            }
-            (epoch, current.as_ref().map_or(0, |(_, indices)| indices[n % len]))
-        })
-        .collect()
 }

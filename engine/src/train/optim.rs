@@ -8,6 +8,7 @@ use rayon::prelude::*;
 
 use super::ops::is_fused;
 use crate::error::Result;
+use crate::kernels::elementwise;
 
 /// Values handed to one task.
 const VALUES_PER_TASK: usize = 1 << 14;
@@ -120,21 +121,53 @@ impl AdamW {
         clip: Option<f64>,
     ) -> Result<f64> {
         let norm = self.gradient_norm(gradients)?;
-        if !norm.is_finite() {
-            return Ok(norm);
+        if norm.is_finite() {
+            self.apply(gradients, norm, clip, weight_decay, |_| lr)?;
         }
+        Ok(norm)
+    }
+
+    /// [`step`](Self::step) with the norm already known, and a learning rate of their own for
+    /// parameters by name (before the factors of their groups).
+    ///
+    /// # Errors
+    /// A failed tensor operation.
+    pub fn apply(
+        &mut self,
+        gradients: &GradStore,
+        norm: f64,
+        clip: Option<f64>,
+        weight_decay: f64,
+        lr: impl Fn(&str) -> f64,
+    ) -> Result<()> {
         self.step += 1;
         let scale = clip.map_or(1.0, |clip| (clip / (norm + 1e-6)).min(1.0));
         let exponent = i32::try_from(self.step).unwrap_or(i32::MAX);
         let corrections = (1.0 - BETAS.0.powi(exponent), 1.0 - BETAS.1.powi(exponent));
-        for slot in self.slots.values_mut() {
+        for (name, slot) in &mut self.slots {
             let Some(gradient) = gradients.get(&slot.variable) else { continue };
             let gradient = gradient.contiguous()?;
-            let lr = lr * slot.group.lr;
+            let lr = lr(name) * slot.group.lr;
             let decay = 1.0 - lr * weight_decay * slot.group.weight_decay;
             slot.update(&gradient, scale, lr, decay, corrections)?;
         }
-        Ok(norm)
+        Ok(())
+    }
+
+    /// The first parameter, by name, whose gradient has a value that is not finite.
+    ///
+    /// # Errors
+    /// A failed tensor operation.
+    pub fn first_broken(&self, gradients: &GradStore) -> Result<Option<&str>> {
+        for (name, slot) in &self.slots {
+            if let Some(gradient) = gradients.get(&slot.variable) {
+                let sum = gradient.abs()?.sum_all()?.to_dtype(candle_core::DType::F32)?;
+                if !sum.to_scalar::<f32>()?.is_finite() {
+                    return Ok(Some(name));
+                }
+            }
+        }
+        Ok(None)
     }
 
     /// Moments by parameter name, (first, second), for checkpoints.
@@ -197,20 +230,20 @@ impl Slot {
             let (b1, b2, scale) = (BETAS.0 as f32, BETAS.1 as f32, scale as f32);
             self.first.inplace_op2(
                 gradient,
-                &Elementwise2(|m: &mut f32, g: f32| *m = b1 * *m + (1.0 - b1) * (g * scale)),
+                &Elementwise2(|m: &mut [f32], g: &[f32]| elementwise::blend(m, g, b1, scale)),
             )?;
             self.second.inplace_op2(
                 gradient,
-                &Elementwise2(|v: &mut f32, g: f32| {
-                    *v = b2 * *v + (1.0 - b2) * (g * scale) * (g * scale);
+                &Elementwise2(|v: &mut [f32], g: &[f32]| {
+                    elementwise::blend_squares(v, g, b2, scale);
                 }),
             )?;
-            let (rate, root, decay, eps) = (rate as f32, root as f32, decay as f32, EPS as f32);
+            let settings = [decay as f32, rate as f32, root as f32, EPS as f32];
             self.variable.inplace_op3(
                 &self.first,
                 &self.second,
-                &Elementwise3(|p: &mut f32, m: f32, v: f32| {
-                    *p = *p * decay - rate * m / (v.sqrt() / root + eps);
+                &Elementwise3(|p: &mut [f32], m: &[f32], v: &[f32]| {
+                    elementwise::adam(p, m, v, settings);
                 }),
             )?;
             return Ok(());
@@ -242,7 +275,7 @@ pub fn ema_update(
             let keep = momentum as f32;
             average.inplace_op2(
                 current,
-                &Elementwise2(|a: &mut f32, c: f32| *a = keep * *a + (1.0 - keep) * c),
+                &Elementwise2(|a: &mut [f32], c: &[f32]| elementwise::blend(a, c, keep, 1.0)),
             )?;
         } else {
             let mean =
@@ -270,7 +303,7 @@ fn values_mut<'a>(
 /// In-place work on one tensor that reads another of the same shape.
 struct Elementwise2<F>(F);
 
-impl<F: Fn(&mut f32, f32) + Sync> InplaceOp2 for Elementwise2<F> {
+impl<F: Fn(&mut [f32], &[f32]) + Sync> InplaceOp2 for Elementwise2<F> {
     fn name(&self) -> &'static str {
         "optimizer-moment"
     }
@@ -287,9 +320,10 @@ impl<F: Fn(&mut f32, f32) + Sync> InplaceOp2 for Elementwise2<F> {
         if target.len() != source.len() {
             bail!("{} values meet {}", target.len(), source.len());
         }
-        target.par_chunks_mut(VALUES_PER_TASK).zip(source.par_chunks(VALUES_PER_TASK)).for_each(
-            |(target, source)| target.iter_mut().zip(source).for_each(|(t, &s)| self.0(t, s)),
-        );
+        target
+            .par_chunks_mut(VALUES_PER_TASK)
+            .zip(source.par_chunks(VALUES_PER_TASK))
+            .for_each(|(target, source)| self.0(target, source));
         Ok(())
     }
 }
@@ -297,7 +331,7 @@ impl<F: Fn(&mut f32, f32) + Sync> InplaceOp2 for Elementwise2<F> {
 /// In-place work on one tensor that reads two others of the same shape.
 struct Elementwise3<F>(F);
 
-impl<F: Fn(&mut f32, f32, f32) + Sync> InplaceOp3 for Elementwise3<F> {
+impl<F: Fn(&mut [f32], &[f32], &[f32]) + Sync> InplaceOp3 for Elementwise3<F> {
     fn name(&self) -> &'static str {
         "optimizer-step"
     }
@@ -319,11 +353,7 @@ impl<F: Fn(&mut f32, f32, f32) + Sync> InplaceOp3 for Elementwise3<F> {
         target
             .par_chunks_mut(VALUES_PER_TASK)
             .zip(first.par_chunks(VALUES_PER_TASK).zip(second.par_chunks(VALUES_PER_TASK)))
-            .for_each(|(target, (first, second))| {
-                for ((t, &a), &b) in target.iter_mut().zip(first).zip(second) {
-                    self.0(t, a, b);
-                }
-            });
+            .for_each(|(target, (first, second))| self.0(target, first, second));
         Ok(())
     }
 }

@@ -1,15 +1,20 @@
 //! A backbone with trainable parameters, run over packed crops of any sizes.
 
+mod drop_path;
+mod forward;
+pub(super) mod init;
+
 use std::collections::{BTreeMap, HashMap};
 
 use candle_core::{DType, Device, Tensor, Var};
 
-use super::ops::{
-    MatmulPrecision, SequenceLengths, attention, gelu, layer_norm, linear, scaled_residual,
-};
+use super::ops::MatmulPrecision;
 use crate::error::{EngineError, Result};
-use crate::vit::config::{FfnKind, PATCH_SIZE, PosEmbedRule, VitConfig};
+use crate::vit::config::{FfnKind, PosEmbedRule, VitConfig};
 use crate::vit::{Weights, pos_embed};
+
+pub use drop_path::DropPlan;
+pub use forward::{CropTokens, Crops, How, Pass};
 
 /// Side of the patch grid at 224 px, the size of the published pretraining and evaluation.
 const PUBLISHED_GRID: usize = 16;
@@ -30,17 +35,6 @@ pub struct Student {
     resamplers: HashMap<(usize, usize), Tensor>,
 }
 
-/// Final-normed tokens of a batch of crops of one size.
-#[derive(Debug)]
-pub struct CropTokens {
-    /// `x_norm_clstoken`, (B, C).
-    pub cls: Tensor,
-    /// `x_norm_patchtokens`, (B, N, C), row-major.
-    pub patches: Tensor,
-    /// Patch rows and columns.
-    pub grid: (usize, usize),
-}
-
 impl Student {
     /// Starts from weights, in f32.
     ///
@@ -57,37 +51,10 @@ impl Student {
         if config.ffn != FfnKind::Mlp {
             return Err(unsupported("training knows MLP blocks only, not SwiGLU (ViT-g)"));
         }
-        let (dim, hidden) = (config.embed_dim, config.ffn_hidden_dim);
+        let dim = config.embed_dim;
         let table = config.pos_embed_grid * config.pos_embed_grid;
-        let mut shapes: Vec<(String, Vec<usize>)> = vec![
-            ("cls_token".into(), vec![1, dim]),
-            ("patch_embed.proj.weight".into(), vec![dim, 3 * PATCH_SIZE * PATCH_SIZE]),
-            ("patch_embed.proj.bias".into(), vec![dim]),
-            ("norm.weight".into(), vec![dim]),
-            ("norm.bias".into(), vec![dim]),
-        ];
-        if config.num_register_tokens > 0 {
-            shapes.push(("register_tokens".into(), vec![config.num_register_tokens, dim]));
-        }
-        for i in 0..config.depth {
-            let mut add = |part: &str, shape: &[usize]| {
-                shapes.push((format!("blocks.{i}.{part}"), shape.to_vec()));
-            };
-            for norm in ["norm1", "norm2"] {
-                add(&format!("{norm}.weight"), &[dim]);
-                add(&format!("{norm}.bias"), &[dim]);
-            }
-            let products =
-                [("attn.qkv", dim, 3 * dim), ("attn.proj", dim, dim), ("mlp.fc1", dim, hidden)];
-            for (name, input, output) in products.into_iter().chain([("mlp.fc2", hidden, dim)]) {
-                add(&format!("{name}.weight"), &[output, input]);
-                add(&format!("{name}.bias"), &[output]);
-            }
-            add("ls1.gamma", &[dim]);
-            add("ls2.gamma", &[dim]);
-        }
         let mut parameters = BTreeMap::new();
-        for (name, shape) in shapes {
+        for (name, shape) in init::shapes(&config) {
             let tensor = weights.tensor(&name, &shape, DType::F32, device)?;
             parameters.insert(name, Var::from_tensor(&tensor)?);
         }
@@ -99,6 +66,73 @@ impl Student {
         let positions = Tensor::from_vec(positions, (1 + table, dim), device)?;
         parameters.insert("pos_embed".into(), Var::from_tensor(&positions)?);
         Ok(Self::new(config, rule, precision, device.clone(), parameters))
+    }
+
+    /// Starts from random values, as the reference does, with a mask token: matrices and positions
+    /// normal with deviation 0.02, LayerScale 1e-5. A function of the seed.
+    ///
+    /// # Errors
+    /// A SwiGLU shape, heads that do not divide the width, or a device that refuses the memory.
+    pub fn random(
+        config: VitConfig,
+        rule: PosEmbedRule,
+        precision: MatmulPrecision,
+        device: &Device,
+        seed: u64,
+    ) -> Result<Self> {
+        if config.ffn != FfnKind::Mlp {
+            return Err(unsupported("training knows MLP blocks only, not SwiGLU (ViT-g)"));
+        }
+        let VitConfig { embed_dim: width, depth, num_heads: heads, .. } = config;
+        if depth == 0 || heads == 0 || width == 0 || !width.is_multiple_of(heads) {
+            let message = format!(
+                "there is no backbone {width} wide with {depth} blocks and {heads} heads: take at \
+                 least one block, and heads that divide the width"
+            );
+            return Err(unsupported(&message));
+        }
+        let parameters = init::random(&config, seed, device)?;
+        Ok(Self::new(config, rule, precision, device.clone(), parameters))
+    }
+
+    /// Adds the token that stands for masked patches: that of `weights` if they have one, zeros
+    /// (as the reference starts) otherwise. A student that has one keeps it.
+    ///
+    /// # Errors
+    /// The weights are unsound, or do not fit the device.
+    pub fn add_mask_token(&mut self, weights: Option<&Weights>) -> Result<()> {
+        let dim = self.config.embed_dim;
+        if self.parameters.contains_key("mask_token") {
+            return Ok(());
+        }
+        let values = match weights {
+            Some(weights) => weights.values("mask_token")?.filter(|v| v.len() == dim),
+            None => None,
+        };
+        let values = values.unwrap_or_else(|| vec![0.0; dim]);
+        let token = init::variable(values, &[1, dim], &self.device)?;
+        self.tensors.insert("mask_token".to_owned(), token.as_tensor().clone());
+        self.parameters.insert("mask_token".to_owned(), token);
+        Ok(())
+    }
+
+    /// A copy with parameters of its own, without gradients: a teacher at its start.
+    ///
+    /// # Errors
+    /// The device refuses the memory.
+    pub fn frozen_copy(&self) -> Result<Self> {
+        let copy = |(name, parameter): (&String, &Var)| -> Result<(String, Var)> {
+            Ok((name.clone(), Var::from_tensor(&parameter.as_detached_tensor().copy()?)?))
+        };
+        let parameters = self.parameters.iter().map(copy).collect::<Result<_>>()?;
+        let copy = Self::new(
+            self.config.clone(),
+            self.rule,
+            self.precision,
+            self.device.clone(),
+            parameters,
+        );
+        Ok(copy.frozen())
     }
 
     fn new(
@@ -197,92 +231,6 @@ impl Student {
     /// (rows, C), vectors (C).
     pub fn parameters(&self) -> &BTreeMap<String, Var> {
         &self.parameters
-    }
-
-    /// Tokens of several batches of crops, each (B, 3, H, W), normalised, of its own size, computed
-    /// as one packed sequence: equal to separate passes.
-    ///
-    /// # Errors
-    /// [`EngineError::InputShape`], or a failed tensor operation.
-    pub fn forward(&mut self, crops: &[Tensor]) -> Result<Vec<CropTokens>> {
-        let mut packed = Vec::new();
-        let mut lengths = Vec::new();
-        let mut shapes = Vec::new();
-        for pixels in crops {
-            let (tokens, grid) = self.embed(pixels)?;
-            let (batch, count, dim) = tokens.dims3()?;
-            lengths.extend(std::iter::repeat_n(count, batch));
-            shapes.push((batch, count, grid));
-            packed.push(tokens.reshape((batch * count, dim))?);
-        }
-        if packed.is_empty() {
-            return Ok(Vec::new());
-        }
-        let lengths = SequenceLengths::new(lengths);
-        let mut x = Tensor::cat(&packed, 0)?;
-        for i in 0..self.config.depth {
-            x = self.block(i, &x, &lengths)?;
-        }
-        let x = layer_norm(&x, self.get("norm.weight")?, self.get("norm.bias")?)?;
-        let prefix = self.config.num_prefix_tokens();
-        let mut start = 0;
-        shapes
-            .into_iter()
-            .map(|(batch, count, grid)| {
-                let rows = x.narrow(0, start, batch * count)?.reshape((batch, count, ()))?;
-                start += batch * count;
-                let cls = rows.narrow(1, 0, 1)?.squeeze(1)?;
-                Ok(CropTokens { cls, patches: rows.narrow(1, prefix, count - prefix)?, grid })
-            })
-            .collect()
-    }
-
-    fn block(&self, i: usize, x: &Tensor, lengths: &SequenceLengths) -> Result<Tensor> {
-        let get = |part: &str| self.get(&format!("blocks.{i}.{part}"));
-        let norm = |name: &str, x: &Tensor| {
-            layer_norm(x, get(&format!("{name}.weight"))?, get(&format!("{name}.bias"))?)
-        };
-        let product = |name: &str, x: &Tensor| {
-            let (weight, bias) = (get(&format!("{name}.weight"))?, get(&format!("{name}.bias"))?);
-            linear(x, weight, bias, self.precision)
-        };
-        let qkv = product("attn.qkv", &norm("norm1", x)?)?;
-        let branch = product("attn.proj", &attention(&qkv, lengths, self.config.num_heads)?)?;
-        let x = scaled_residual(x, &branch, get("ls1.gamma")?)?;
-        let hidden = gelu(&product("mlp.fc1", &norm("norm2", &x)?)?)?;
-        scaled_residual(&x, &product("mlp.fc2", &hidden)?, get("ls2.gamma")?)
-    }
-
-    /// Pixels to tokens with positions, (B, 1 + R + N, C).
-    fn embed(&mut self, pixels: &Tensor) -> Result<(Tensor, (usize, usize))> {
-        let shape_error = || EngineError::InputShape {
-            got: pixels.dims().to_vec(),
-            expected: "(batch >= 1, 3, height, width) with height and width multiples of 14",
-        };
-        let &[batch, 3, height, width] = pixels.dims() else { return Err(shape_error()) };
-        let grid = (height / PATCH_SIZE, width / PATCH_SIZE);
-        let count = grid.0 * grid.1;
-        if batch * count == 0 || (grid.0 * PATCH_SIZE, grid.1 * PATCH_SIZE) != (height, width) {
-            return Err(shape_error());
-        }
-        let patches = pixels
-            .reshape(&[batch, 3, grid.0, PATCH_SIZE, grid.1, PATCH_SIZE][..])?
-            .permute([0, 2, 4, 1, 3, 5])?
-            .reshape((batch * count, 3 * PATCH_SIZE * PATCH_SIZE))?;
-        let resampler = self.resampler(grid)?;
-        let dim = self.config.embed_dim;
-        let weight = self.get("patch_embed.proj.weight")?;
-        let bias = self.get("patch_embed.proj.bias")?;
-        let patches = linear(&patches, weight, bias, self.precision)?;
-        let table = self.get("pos_embed")?;
-        let positions = resampler.matmul(&table.narrow(0, 1, table.dim(0)? - 1)?)?;
-        let patches = patches.reshape((batch, count, dim))?.broadcast_add(&positions)?;
-        let mut prefix = (self.get("cls_token")? + table.narrow(0, 0, 1)?)?;
-        if self.config.num_register_tokens > 0 {
-            prefix = Tensor::cat(&[&prefix, self.get("register_tokens")?], 0)?;
-        }
-        let prefix = prefix.unsqueeze(0)?.broadcast_as((batch, prefix.dim(0)?, dim))?;
-        Ok((Tensor::cat(&[&prefix, &patches], 1)?, grid))
     }
 
     /// Resampling is linear, so its matrix is what it makes of the unit tables.

@@ -39,6 +39,20 @@ pub struct VitConfig {
 }
 
 impl VitConfig {
+    /// A backbone of MLP blocks, four times wider inside, without registers, whose positions form a
+    /// grid of `pos_embed_grid` x `pos_embed_grid`.
+    pub fn mlp(embed_dim: usize, depth: usize, num_heads: usize, pos_embed_grid: usize) -> Self {
+        Self {
+            embed_dim,
+            depth,
+            num_heads,
+            ffn: FfnKind::Mlp,
+            ffn_hidden_dim: 4 * embed_dim,
+            num_register_tokens: 0,
+            pos_embed_grid,
+        }
+    }
+
     /// Tokens in front of the patches: CLS and registers.
     pub fn num_prefix_tokens(&self) -> usize {
         1 + self.num_register_tokens

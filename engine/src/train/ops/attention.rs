@@ -13,8 +13,7 @@ use rayon::prelude::*;
 
 use super::{is_fused, slice, tensor, with_values};
 use crate::error::Result;
-use crate::kernels::{Operand, matmul_f32};
-use crate::vit::fused::exp;
+use crate::kernels::{Operand, elementwise, matmul_f32};
 
 /// Lengths of the sequences packed into one tensor, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +46,15 @@ impl SequenceLengths {
 /// # Errors
 /// `qkv` is not (`lengths.total()`, 3 C) with C a multiple of `num_heads`.
 pub fn attention(qkv: &Tensor, lengths: &SequenceLengths, num_heads: usize) -> Result<Tensor> {
+    check(qkv, lengths, num_heads)?;
+    if is_fused(qkv) {
+        let op = Attention { lengths: lengths.clone(), num_heads };
+        return Ok(qkv.contiguous()?.apply_op1(op)?);
+    }
+    materialised_attention(qkv, lengths, num_heads)
+}
+
+fn check(qkv: &Tensor, lengths: &SequenceLengths, num_heads: usize) -> Result<()> {
     let (tokens, width) = qkv.dims2()?;
     if tokens != lengths.total() || num_heads == 0 || width % (3 * num_heads) != 0 {
         return Err(candle_core::Error::Msg(format!(
@@ -56,28 +64,36 @@ pub fn attention(qkv: &Tensor, lengths: &SequenceLengths, num_heads: usize) -> R
         ))
         .into());
     }
-    if is_fused(qkv) {
-        let op = Attention { lengths: lengths.clone(), num_heads };
-        return Ok(qkv.contiguous()?.apply_op1(op)?);
-    }
-    composed(qkv, lengths, num_heads)
+    Ok(())
 }
 
-/// The same from candle's operations, one sequence at a time.
-fn composed(qkv: &Tensor, lengths: &SequenceLengths, num_heads: usize) -> Result<Tensor> {
+/// [`attention`] from candle's operations, all weights kept for the gradient: what memory-efficient
+/// attention is compared with. Runs of sequences of one length are computed together.
+///
+/// # Errors
+/// As [`attention`].
+pub fn materialised_attention(
+    qkv: &Tensor,
+    lengths: &SequenceLengths,
+    num_heads: usize,
+) -> Result<Tensor> {
+    check(qkv, lengths, num_heads)?;
     let dim = qkv.dim(1)? / 3;
     let head_dim = dim / num_heads;
     let mut out = Vec::new();
-    for rows in lengths.ranges().filter(|rows| !rows.is_empty()) {
-        let count = rows.len();
-        let qkv = qkv.narrow(0, rows.start, count)?.reshape((count, 3, num_heads, head_dim))?;
-        let part = |i| qkv.narrow(1, i, 1)?.squeeze(1)?.transpose(0, 1)?.contiguous();
-        let (query, key, value) = (part(0)?, part(1)?, part(2)?);
+    let mut start = 0;
+    for run in lengths.0.chunk_by(|a, b| a == b).filter(|run| run[0] > 0) {
+        let (batch, count) = (run.len(), run[0]);
+        let rows = qkv.narrow(0, start, batch * count)?;
+        start += batch * count;
+        let qkv = rows.reshape((batch, count, 3, num_heads, head_dim))?;
+        let part = |i| qkv.narrow(2, i, 1)?.squeeze(2)?.transpose(1, 2)?.contiguous();
+        let (query, key, value) = (part(0)?, part(1)?, part(2)?); // (b, heads, n, d)
         let scores = (query.matmul(&key.t()?)? * (head_dim as f64).powf(-0.5))?;
         let scores = scores.to_dtype(candle_core::DType::F32)?;
         let exp = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?.detach())?.exp()?;
         let weights = exp.broadcast_div(&exp.sum_keepdim(D::Minus1)?)?.to_dtype(qkv.dtype())?;
-        out.push(weights.matmul(&value)?.transpose(0, 1)?.reshape((count, dim))?);
+        out.push(weights.matmul(&value)?.transpose(1, 2)?.reshape((batch * count, dim))?);
     }
     if out.is_empty() {
         return Ok(Tensor::zeros((0, dim), qkv.dtype(), qkv.device())?);
@@ -103,7 +119,7 @@ impl Head {
         let (tokens, dim) = (qkv.len() / width, width / 3 / num_heads);
         let parts = std::array::from_fn(|part| {
             let start = part * (width / 3) + head * dim;
-            qkv.chunks_exact(width).flat_map(|row| &row[start..start + dim]).copied().collect()
+            columns(qkv, width, start..start + dim)
         });
         let mut head = Self { tokens, dim, parts };
         let scale = head.scale();
@@ -124,10 +140,7 @@ impl Head {
         let mut weights = vec![0f32; self.tokens * self.tokens];
         matmul_f32(self.part(0), self.part(1).t(), &mut weights);
         for row in weights.chunks_exact_mut(self.tokens) {
-            let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            row.iter_mut().for_each(|x| *x = exp(*x - max));
-            let total: f32 = row.iter().sum();
-            row.iter_mut().for_each(|x| *x /= total);
+            elementwise::softmax(row);
         }
         weights
     }
@@ -149,8 +162,7 @@ impl Head {
         matmul_f32(grad, self.part(2).t(), &mut d_scores);
         let rows = d_scores.chunks_exact_mut(self.tokens).zip(weights.chunks_exact(self.tokens));
         for (d_scores, weights) in rows {
-            let mean: f32 = d_scores.iter().zip(weights).map(|(d, w)| d * w).sum();
-            d_scores.iter_mut().zip(weights).for_each(|(d, w)| *d = (*d - mean) * w);
+            elementwise::softmax_backward(d_scores, weights);
         }
         matmul_f32(self.square(&d_scores), self.part(1), &mut d_query);
         // The stored query is scaled already; its own gradient is not.
@@ -189,6 +201,15 @@ impl Attention {
             })
             .collect()
     }
+}
+
+/// Columns `range` of a matrix of rows of `width` values.
+fn columns(matrix: &[f32], width: usize, range: Range<usize>) -> Vec<f32> {
+    let mut values = Vec::with_capacity(matrix.len() / width * range.len());
+    for row in matrix.chunks_exact(width) {
+        values.extend_from_slice(&row[range.clone()]);
+    }
+    values
 }
 
 /// Writes (n, dim) values into columns `column..column + dim` of `rows` of a matrix.
@@ -232,13 +253,8 @@ impl CustomOp1 for Attention {
         let heads = with_values(grad, |grad| {
             with_values(qkv, |qkv| {
                 Ok(self.map(qkv, width, |rows, head, gathered| {
-                    let columns = head * head_dim..(head + 1) * head_dim;
-                    let grad: Vec<f32> = grad[rows.start * dim..rows.end * dim]
-                        .chunks_exact(dim)
-                        .flat_map(|row| &row[columns.clone()])
-                        .copied()
-                        .collect();
-                    gathered.backward(&grad)
+                    let grad = &grad[rows.start * dim..rows.end * dim];
+                    gathered.backward(&columns(grad, dim, head * head_dim..(head + 1) * head_dim))
                 }))
             })
         })?;
@@ -271,7 +287,8 @@ mod tests {
         let gradient = |out: &Tensor| -> Result<Option<Tensor>> {
             Ok((out * &upstream)?.sum_all()?.backward()?.get(&qkv).cloned())
         };
-        let (ours, plain) = (attention(&qkv, &lengths, heads)?, composed(&qkv, &lengths, heads)?);
+        let ours = attention(&qkv, &lengths, heads)?;
+        let plain = materialised_attention(&qkv, &lengths, heads)?;
         assert!(relative(&ours, &plain)? < 1e-5);
         let (ours, plain) = (gradient(&ours)?, gradient(&plain)?);
         let (Some(ours), Some(plain)) = (ours, plain) else { panic!("no gradient") };
