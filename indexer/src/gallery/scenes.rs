@@ -67,7 +67,7 @@ pub(super) fn render(seed: u64, family: usize, number: usize) -> RgbImage {
 fn finish(canvas: Canvas, lot: &mut Lot, clean: bool) -> RgbImage {
     let mut picture = canvas.into_picture();
     let (width, height) = (picture.width() as f32, picture.height() as f32);
-    let angle = lot.real(0.0, std::f32::consts::TAU);
+    let (sin, cos) = lot.real(0.0, std::f32::consts::TAU).sin_cos();
     let (slope, rim) = (lot.real(0.0, 0.16), lot.real(0.0, 0.2));
     let warmth = lot.real(-0.05, 0.05);
     let (grain, blotch, seed) = (lot.real(0.0, 9.0), lot.real(0.0, 0.08), lot.seed());
@@ -76,8 +76,7 @@ fn finish(canvas: Canvas, lot: &mut Lot, clean: bool) -> RgbImage {
     }
     for (x, y, pixel) in picture.enumerate_pixels_mut() {
         let (u, v) = (x as f32 / width - 0.5, y as f32 / height - 0.5);
-        let light = 1.0 + slope * (u * angle.cos() + v * angle.sin()) * 2.0
-            - rim * (u * u + v * v) * 2.0
+        let light = 1.0 + slope * (u * cos + v * sin) * 2.0 - rim * (u * u + v * v) * 2.0
             + blotch * (fractal(u * 5.0, v * 5.0, 2, seed) - 0.5);
         // The sum of three dice is close enough to a normal distribution.
         let dice = super::noise::noise(x as f32 * 1.37, y as f32 * 1.61, seed ^ 2) - 0.5;

@@ -131,7 +131,7 @@ pub fn text(settings: &Settings, demo: &Demo) -> Outcome<()> {
         false_alarms(&copies)
     ))?;
     print(&format!(
-        "   similarity of {:.4} on, which is where they are told from the rest best. Such as",
+        "   similarity of {:.4} on, which is where they are told from the rest best.",
         copies.threshold
     ))?;
     some(&judgement.copy_pairs, &near)?;
@@ -161,7 +161,11 @@ fn false_alarms(report: &PairReport) -> String {
 
 /// The least similar of the pairs that were found: the most surprising.
 fn some(called: &[Called], near: &dyn Fn(&Path) -> String) -> Outcome<()> {
-    for pair in called.iter().rev().filter(|pair| pair.edit.is_some()).take(3) {
+    let found = called.iter().rev().filter(|pair| pair.edit.is_some()).take(3);
+    for (i, pair) in found.enumerate() {
+        if i == 0 {
+            print("   The least alike of those found:")?;
+        }
         let Called { original, copy, similarity, .. } = pair;
         print(&format!("     {similarity:.4}  {}  is  {}", near(copy), near(original)))?;
     }
