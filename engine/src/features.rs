@@ -113,13 +113,15 @@ impl ProbeTokens {
         let cls: Vec<_> = layers.iter().map(|layer| &layer.cls_token).collect();
         let cls = Tensor::cat(&cls, 1)?.to_dtype(DType::F32)?.to_vec2::<f32>()?;
         let patches = last.patch_tokens.to_dtype(DType::F32)?.mean(1)?.to_vec2::<f32>()?;
-        let join = |(cls, mean_patch): (Vec<f32>, Vec<f32>)| {
-            match cls.iter().chain(&mean_patch).find(|value| !value.is_finite()) {
-                Some(value) => {
-                    Err(EngineError::BadEmbedding { reason: format!("a token holds {value}") })
-                }
-                None => Ok(Self { cls, mean_patch }),
+        let join = |(cls, mean_patch): (Vec<f32>, Vec<f32>)| match cls
+            .iter()
+            .chain(&mean_patch)
+            .find(|value| !value.is_finite())
+        {
+            Some(value) => {
+                Err(EngineError::BadEmbedding { reason: format!("a token holds {value}") })
             }
+            None => Ok(Self { cls, mean_patch }),
         };
         cls.into_iter().zip(patches).map(join).collect()
     }

@@ -10,7 +10,9 @@ mod linear;
 mod lbfgs;
 mod logistic;
 mod head;
+mod fit;
 
+pub use fit::{Plan, Tried, fit_head};
 pub use head::{Head, HeadInfo, Method, Prediction, Score};
 pub use heads::Heads;
 pub use lbfgs::{Minimum, minimise};

@@ -6,12 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use engine::probe::{LabelledTokens, training_view};
+use engine::probe::{Head, LabelledTokens, training_view};
 use engine::{DinoEmbedder, Embedder, ProbeTokens, RgbImage};
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use crate::error::{IndexerError, Result};
+use crate::eval::Accuracy;
 use crate::id::ContentHash;
 use crate::pipeline::{self, Outcome, Skipped, ToPixels};
 use crate::source::SourceFile;
@@ -23,7 +24,6 @@ pub struct LabelledPicture {
     pub path: PathBuf,
     /// Hash of the file.
     pub sha256: ContentHash,
-    /// Size and time of the file.
     file: SourceFile,
     /// Class name.
     pub class: String,
@@ -198,7 +198,11 @@ pub fn split(
 ///
 /// # Errors
 /// There is one.
-pub fn check_apart(what: &str, pictures: &[LabelledPicture], used: &[LabelledPicture]) -> Result<()> {
+pub fn check_apart(
+    what: &str,
+    pictures: &[LabelledPicture],
+    used: &[LabelledPicture],
+) -> Result<()> {
     let known: BTreeMap<&ContentHash, &Path> =
         used.iter().map(|picture| (&picture.sha256, picture.path.as_path())).collect();
     let shared: Vec<_> = pictures
@@ -245,6 +249,28 @@ pub fn labelled(
     Ok(LabelledTokens { tokens, labels })
 }
 
+/// Pictures whose class a head ranks first, and among its first five.
+///
+/// # Errors
+/// The tokens are of fewer blocks than the head reads.
+pub fn accuracy(head: &Head, set: &LabelledTokens) -> Result<(Accuracy, Accuracy)> {
+    let rank = |(tokens, label): (&ProbeTokens, &u32)| {
+        let scores = head.scores(&head.info().recipe.features(tokens)?);
+        let (label, own) = (*label as usize, scores[*label as usize]);
+        // Ties go to the first class.
+        let before = |(i, score): (usize, &f32)| *score > own || (*score == own && i < label);
+        let finite = scores.iter().all(|score| score.is_finite());
+        let rank = scores.iter().enumerate().filter(|&scored| before(scored)).count();
+        Ok(if finite { rank } else { scores.len().max(5) })
+    };
+    let ranks = set.tokens.par_iter().zip(&set.labels).map(rank).collect::<Result<Vec<_>>>()?;
+    let within = |first| Accuracy {
+        correct: ranks.iter().filter(|rank| **rank < first).count(),
+        queries: ranks.len(),
+    };
+    Ok((within(1), within(5)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -288,9 +314,8 @@ mod tests {
 
     #[test]
     fn what_cannot_be_trained_on_is_refused_with_a_reason() {
-        let message = |outcome: Result<()>| {
-            outcome.err().map(|error| error.to_string()).unwrap_or_default()
-        };
+        let message =
+            |outcome: Result<()>| outcome.err().map(|error| error.to_string()).unwrap_or_default();
         let one_class = pictures(&[("a", 3)]);
         assert!(message(classes(&[]).map(drop)).contains("no picture to train on"));
         assert!(message(classes(&one_class).map(drop)).contains("one class, `a`"));

@@ -26,6 +26,7 @@ use crate::settings::Settings;
 pub fn run(settings: &Settings, command: &TrainCommand) -> Outcome {
     match command {
         TrainCommand::Distill(args) => distill(settings, args),
+        TrainCommand::Probe(args) => super::probe::train(settings, args),
     }
 }
 

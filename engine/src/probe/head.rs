@@ -78,9 +78,8 @@ pub struct HeadInfo {
 impl HeadInfo {
     /// A head of this release.
     pub fn new(
-        classes: Vec<String>,
+        (model, classes): (&ModelIdentity, Vec<String>),
         recipe: Recipe,
-        model: &ModelIdentity,
         method: Method,
         training_pictures: usize,
         validation: Score,
@@ -132,7 +131,9 @@ impl Head {
     fn problem(&self) -> Option<String> {
         let (classes, bias) = (self.info.classes.len(), self.bias.len());
         if classes < 2 || bias != classes {
-            return Some(format!("it has {classes} classes and {bias} biases; 2 at least, as many"));
+            return Some(format!(
+                "it has {classes} classes and {bias} biases; 2 at least, as many"
+            ));
         }
         if self.weight.is_empty() || !self.weight.len().is_multiple_of(classes) {
             let weights = self.weight.len();
@@ -274,9 +275,8 @@ mod tests {
             icc: IccPolicy::Ignore,
         };
         let info = HeadInfo::new(
-            vec!["cat".to_owned(), "dog".to_owned()],
+            (&model, vec!["cat".to_owned(), "dog".to_owned()]),
             Recipe::cls(Scale::Unit),
-            &model,
             Method::Logistic { c: 0.5 },
             20,
             Score { correct: 3, pictures: 4 },

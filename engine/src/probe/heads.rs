@@ -73,9 +73,8 @@ impl Heads {
                     weights.len()
                 ));
             }
-            for (rates, weight) in rates
-                .chunks(heads_per_panel)
-                .zip(weights.chunks(heads_per_panel * classes * dim))
+            for (rates, weight) in
+                rates.chunks(heads_per_panel).zip(weights.chunks(heads_per_panel * classes * dim))
             {
                 panels.push(Panel {
                     set,

@@ -201,7 +201,7 @@ mod tests {
 
     #[test]
     fn a_badly_scaled_quadratic_is_solved() {
-        let scales: Vec<f64> = (0..30).map(|i| 10f64.powf(f64::from(i) / 6.0)).collect();
+        let scales: Vec<f64> = (0..30).map(|i| 10f64.powf(f64::from(i) / 15.0)).collect();
         let mut f = |x: &[f64], g: &mut [f64]| {
             g.iter_mut().zip(x).zip(&scales).for_each(|((g, x), s)| *g = s * (x - 1.0));
             x.iter().zip(&scales).map(|(x, s)| 0.5 * s * (x - 1.0).powi(2)).sum()

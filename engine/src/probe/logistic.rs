@@ -228,7 +228,7 @@ mod tests {
 
     fn data() -> (Vec<f32>, Vec<u32>) {
         let features = (0..40 * 5).map(|i| ((i * i * 31 + i * 7) % 97) as f32 * 0.02).collect();
-        (features, (0..40).map(|i| i * i % 3).collect())
+        (features, (0..40).map(|i| (i * i + i / 3) % 3).collect())
     }
 
     #[test]
