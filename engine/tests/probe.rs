@@ -84,10 +84,13 @@ fn logistic_regression_reaches_scikit_learns_optimum() -> Result {
 #[test]
 fn probe_tokens_are_those_of_the_backbone() -> Result {
     let options = ModelOptions { preprocess: Preprocess::new(32, 28)?, ..ModelOptions::default() };
-    let weights = fixtures::path("golden/tiny_registers.hf.safetensors");
+    let folder = tempfile::tempdir()?;
+    let weights = folder.path().join("model.safetensors");
+    std::fs::copy(fixtures::path("golden/tiny_registers.hf.safetensors"), &weights)?;
+    std::fs::write(folder.path().join("config.json"), r#"{"num_attention_heads": 2}"#)?;
     let model = DinoEmbedder::open(&weights, &options, &Device::Cpu)?;
     let pictures = [3u8, 90].map(|n| {
-        RgbImage::from_fn(40, 36, |x, y| [(x as u8) * n, (y as u8).wrapping_mul(n), n].into())
+        RgbImage::from_fn(40, 36, |x, y| [(x as u8).wrapping_mul(n), (y as u8).wrapping_mul(n), n].into())
     });
     let pixels = [model.prepare(&pictures[0])?, model.prepare(&pictures[1])?];
     let depth = model.model().config().depth;

@@ -8,6 +8,8 @@ const MEMORY: usize = 10;
 /// Sufficient decrease and curvature (section 3.1 of the book).
 const C1: f64 = 1e-4;
 const C2: f64 = 0.9;
+/// Relative difference of values below which they count as equal: some roundings of f64.
+const FLAT: f64 = 1e-14;
 /// Evaluations in one line search (`linesearch_max_iter` of the reference).
 const LINE_SEARCH: usize = 50;
 
@@ -24,8 +26,8 @@ pub struct Minimum {
     pub iterations: usize,
 }
 
-/// Minimises `f` from `x` until no gradient entry exceeds `tolerance`, no step lowers the value any
-/// more in f64, or `max_iterations` steps are taken.
+/// Minimises `f` from `x` until no gradient entry exceeds `tolerance`, rounding leaves no step that
+/// goes down, or `max_iterations` steps are taken.
 ///
 /// `f` returns the value at its first argument and writes the gradient into its second.
 pub fn minimise(
@@ -134,7 +136,11 @@ fn line_search(
         let value = f(&x, &mut gradient);
         let slope_here = dot(&gradient, direction);
         let sound = value.is_finite() && slope_here.is_finite();
-        let too_high = !sound || value > start.value + C1 * step * slope || value >= low.1;
+        // Values that differ by rounding alone say nothing; slopes still do (the approximate Wolfe
+        // conditions of Hager and Zhang, SIAM J. Optim. 16, 2005).
+        let flat = (value - start.value).abs() <= FLAT * start.value.abs();
+        let higher = value > start.value + C1 * step * slope || value >= low.1;
+        let too_high = !sound || (higher && !flat);
         let here = (step, value, slope_here);
         let point = Point { x, value, gradient };
         if !too_high && slope_here.abs() <= -C2 * slope {

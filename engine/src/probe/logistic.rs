@@ -256,7 +256,8 @@ mod tests {
         let other = fit_logistic(100.0, 3, &features, &labels, None)?;
         let cold = fit_logistic(0.3, 3, &features, &labels, None)?;
         let warm = fit_logistic(0.3, 3, &features, &labels, Some(&other))?;
-        assert!(cold.gradient <= TOLERANCE && warm.gradient <= TOLERANCE);
+        let gradients = (cold.gradient, warm.gradient);
+        assert!(gradients.0 <= TOLERANCE && gradients.1 <= TOLERANCE, "{gradients:?}");
         let pairs = cold.weight.iter().zip(&warm.weight);
         assert!(pairs.into_iter().all(|(a, b)| (a - b).abs() < 1e-6));
         Ok(())
