@@ -125,7 +125,7 @@ pub fn fit_head(
                     on_step(done, None)
                 },
             )?;
-            let correct = best.count_correct(&held_out, &validation.labels);
+            let correct = best.evaluate(&held_out, &validation.labels).correct;
             features.extend(held_out);
             let labels = [train.labels.as_slice(), &validation.labels].concat();
             let last = fit_logistic(best.c, classes.len(), &features, &labels, Some(&best))?;

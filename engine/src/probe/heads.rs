@@ -30,6 +30,29 @@ pub struct Heads {
     panels: Vec<Panel>,
 }
 
+/// How a head does on pictures.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Evaluation {
+    /// Pictures classified right.
+    pub correct: usize,
+    /// Sum of cross-entropies.
+    pub loss: f64,
+}
+
+impl Evaluation {
+    /// Counts a picture; its scores are used up.
+    fn add(&mut self, scores: &mut [f32], label: u32) {
+        self.correct += usize::from(argmax(scores) == Some(label));
+        self.loss += f64::from(to_gradient(scores, label as usize, 1));
+    }
+
+    /// Whether this head is the better choice: more pictures right, or as many at a lower
+    /// cross-entropy. Few held-out pictures often leave many heads with as many right.
+    pub(super) fn beats(&self, other: &Self) -> bool {
+        self.correct > other.correct || (self.correct == other.correct && self.loss < other.loss)
+    }
+}
+
 /// Consecutive heads over one feature set, advanced by one task.
 #[derive(Clone, Debug)]
 struct Panel {
@@ -137,29 +160,29 @@ impl Heads {
         losses.into_iter().flatten().collect()
     }
 
-    /// Pictures that each head classifies right; one with a score that is not finite is wrong.
+    /// How each head does on pictures; one with a score that is not finite is wrong.
     ///
     /// # Panics
-    /// The shapes do not fit.
-    pub fn count_correct(&self, features: &[Vec<f32>], labels: &[u32]) -> Vec<usize> {
+    /// The shapes do not fit, or a label is no class.
+    pub fn evaluate(&self, features: &[Vec<f32>], labels: &[u32]) -> Vec<Evaluation> {
         let classes = self.classes;
-        let counts: Vec<Vec<usize>> = self
+        let each: Vec<Vec<Evaluation>> = self
             .panels
             .par_iter()
             .map(|panel| {
-                let mut counts = vec![0; panel.rates.len()];
+                let mut heads = vec![Evaluation::default(); panel.rates.len()];
                 let features = features[panel.set].chunks(EVAL_ROWS * panel.dim);
                 for (features, labels) in features.zip(labels.chunks(EVAL_ROWS)) {
-                    let scores = panel.scores(features);
-                    for (i, scores) in scores.chunks_exact(classes).enumerate() {
-                        let (picture, head) = (i / counts.len(), i % counts.len());
-                        counts[head] += usize::from(argmax(scores) == Some(labels[picture]));
+                    let mut scores = panel.scores(features);
+                    for (i, scores) in scores.chunks_exact_mut(classes).enumerate() {
+                        let (picture, head) = (i / heads.len(), i % heads.len());
+                        heads[head].add(scores, labels[picture]);
                     }
                 }
-                counts
+                heads
             })
             .collect();
-        counts.into_iter().flatten().collect()
+        each.into_iter().flatten().collect()
     }
 
     /// Weights (classes, dim) and biases (classes) of a head; `None` beyond the last.
@@ -306,10 +329,12 @@ mod tests {
     }
 
     #[test]
-    fn a_head_that_diverged_is_never_right() -> Result<()> {
+    fn a_head_that_diverged_is_never_right_nor_better() -> Result<()> {
         let mut heads = Heads::from_weights(2, &[1.0], &[vec![0.0, 0.0]])?;
         heads.panels[0].weight[0] = f32::NAN;
-        assert_eq!(heads.count_correct(&[vec![1.0, 1.0]], &[0, 1]), [0]);
+        let evaluation = heads.evaluate(&[vec![1.0, 1.0]], &[0, 1])[0];
+        assert!(evaluation.correct == 0 && evaluation.loss.is_nan());
+        assert!(!evaluation.beats(&Evaluation { correct: 0, loss: 5.0 }));
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use rand::seq::SliceRandom;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::heads::Heads;
+use super::heads::{Evaluation, Heads};
 use super::recipe::{Recipe, Scale};
 use crate::error::{EngineError, Result};
 use crate::features::ProbeTokens;
@@ -66,6 +66,14 @@ pub struct GridPoint {
     pub learning_rate: f64,
     /// Validation pictures it classifies right.
     pub correct: usize,
+    /// Sum of cross-entropies over validation pictures; not a number when it diverged.
+    pub loss: f64,
+}
+
+impl GridPoint {
+    fn evaluation(&self) -> Evaluation {
+        Evaluation { correct: self.correct, loss: self.loss }
+    }
 }
 
 /// The outcome of [`train_linear`].
@@ -73,7 +81,8 @@ pub struct GridPoint {
 pub struct Trained {
     /// Every head, ordered by recipe, then by learning rate.
     pub grid: Vec<GridPoint>,
-    /// Position in `grid` of the head with most validation pictures right, the first on ties.
+    /// Position in `grid` of the head with most validation pictures right; of several, that with the
+    /// lowest cross-entropy on them (the reference takes the first).
     pub chosen: usize,
     /// Its weights, (classes, dim).
     pub weight: Vec<f32>,
@@ -118,23 +127,30 @@ pub fn train_linear(
     }
     let scaled = scale(validation);
     let all: Vec<_> = (0..scaled.labels.len()).map(|i| (&scaled, i)).collect();
-    let correct = heads.count_correct(&features(config, &all), &scaled.labels);
-    choose(config, &heads, &correct)
+    let evaluations = heads.evaluate(&features(config, &all), &scaled.labels);
+    choose(config, &heads, &evaluations)
 }
 
-fn choose(config: &LinearConfig, heads: &Heads, correct: &[usize]) -> Result<Trained> {
+fn choose(config: &LinearConfig, heads: &Heads, evaluations: &[Evaluation]) -> Result<Trained> {
     let points = config.recipes.iter().flat_map(|recipe| {
         config.learning_rates.iter().map(|learning_rate| (*recipe, *learning_rate))
     });
     let grid: Vec<GridPoint> = points
-        .zip(correct)
-        .map(|((recipe, learning_rate), &correct)| GridPoint { recipe, learning_rate, correct })
+        .zip(evaluations)
+        .map(|((recipe, learning_rate), &Evaluation { correct, loss })| GridPoint {
+            recipe,
+            learning_rate,
+            correct,
+            loss,
+        })
         .collect();
     let mut best: Option<(usize, Vec<f32>, Vec<f32>)> = None;
     for (i, point) in grid.iter().enumerate() {
         let Some((weight, bias)) = heads.head(i) else { continue };
-        let finite = weight.iter().chain(&bias).all(|v| v.is_finite());
-        if finite && best.as_ref().is_none_or(|(best, ..)| point.correct > grid[*best].correct) {
+        let finite = point.loss.is_finite() && weight.iter().chain(&bias).all(|v| v.is_finite());
+        let better =
+            |(best, ..): &(usize, _, _)| point.evaluation().beats(&grid[*best].evaluation());
+        if finite && best.as_ref().is_none_or(better) {
             best = Some((i, weight, bias));
         }
     }
