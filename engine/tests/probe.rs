@@ -90,7 +90,9 @@ fn probe_tokens_are_those_of_the_backbone() -> Result {
     std::fs::write(folder.path().join("config.json"), r#"{"num_attention_heads": 2}"#)?;
     let model = DinoEmbedder::open(&weights, &options, &Device::Cpu)?;
     let pictures = [3u8, 90].map(|n| {
-        RgbImage::from_fn(40, 36, |x, y| [(x as u8).wrapping_mul(n), (y as u8).wrapping_mul(n), n].into())
+        RgbImage::from_fn(40, 36, |x, y| {
+            [(x as u8).wrapping_mul(n), (y as u8).wrapping_mul(n), n].into()
+        })
     });
     let pixels = [model.prepare(&pictures[0])?, model.prepare(&pictures[1])?];
     let depth = model.model().config().depth;
