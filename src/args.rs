@@ -81,6 +81,11 @@ pub enum TrainCommand {
     /// Distil the model of `--model` into a smaller or faster one by feature matching
     Distill(DistillArgs),
     /// Train a classification head on frozen features of labelled pictures
+    ///
+    /// A picture's class is the name of its folder. Pictures are prepared as for evaluation and
+    /// computed once each, where the published protocol draws a random crop and flip at every step:
+    /// `--views` draws that many of each. The head is chosen on pictures held out of training; what
+    /// it gets right there is no test result, for which `--queries` names pictures of their own.
     Probe(ProbeArgs),
 }
 
@@ -301,6 +306,12 @@ pub enum EvalCommand {
     /// Weighted k-NN accuracy; a picture's class is the name of its folder
     Knn(KnnArgs),
     /// Accuracy of a linear or logistic probe trained on frozen features of labelled pictures
+    ///
+    /// The published protocol in all but two things. Training pictures are prepared as for
+    /// evaluation and computed once each, where the original draws a random crop and flip at every
+    /// step: `--views` draws that many of each. And of heads with as many validation pictures right,
+    /// that with the lowest loss is chosen, not the first. A picture's class is the name of its
+    /// folder.
     Linear(EvalLinearArgs),
     /// Mean average precision of retrieving a picture's class; the class is its folder's name
     Retrieval(EvalSource),

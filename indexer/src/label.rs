@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 
+use engine::DinoEmbedder;
 use engine::probe::{Head, Prediction};
-use engine::{DinoEmbedder, Pooling};
 
 use crate::catalog::{Payload, Record};
 use crate::collection::{Collection, describe};
@@ -43,11 +43,6 @@ pub fn check(collection: &Collection, head: &Head, head_name: &str) -> Result<()
         name: collection.name().to_owned(),
         got: describe(&manifest.model),
     })
-}
-
-/// Whether a collection's vectors hold all the head reads, so that no picture need be opened.
-pub fn reads_stored_vectors(collection: &Collection, head: &Head) -> bool {
-    head.info().recipe.is_stored() && collection.manifest().model.pooling == Pooling::Cls
 }
 
 /// Classifies every image by its stored vector.

@@ -154,8 +154,8 @@ pub fn classes(pictures: &[LabelledPicture]) -> Result<Vec<String>> {
 }
 
 /// Divides pictures into training and validation: of every class, `share` of its pictures, rounded,
-/// but at least one and not all, chosen by `seed` and their content. A class with a single picture
-/// is trained on only.
+/// but at least one and not all, chosen by `seed` and their content. Copies of a picture count as
+/// one. A class with a single picture is trained on only.
 ///
 /// # Errors
 /// `share` is not between 0 and 1, or no class has two pictures.
@@ -169,17 +169,17 @@ pub fn split(
             "the share of pictures held out is {share}; it must lie between 0 and 1"
         )));
     }
-    let mut by_class: BTreeMap<&str, Vec<(String, usize)>> = BTreeMap::new();
+    // By content, so that copies of a picture stay on one side.
+    let mut by_class: BTreeMap<&str, BTreeMap<String, Vec<usize>>> = BTreeMap::new();
     for (i, picture) in pictures.iter().enumerate() {
         let key = format!("{:x}", Sha256::digest(format!("{seed} {}", picture.sha256)));
-        by_class.entry(&picture.class).or_default().push((key, i));
+        by_class.entry(&picture.class).or_default().entry(key).or_default().push(i);
     }
     let mut held_out = vec![false; pictures.len()];
-    for mut members in by_class.into_values() {
-        members.sort_unstable();
-        let count = (share * members.len() as f64).round() as usize;
-        let count = count.clamp(1, members.len()).min(members.len() - 1);
-        members[..count].iter().for_each(|(_, i)| held_out[*i] = true);
+    for contents in by_class.into_values() {
+        let count = (share * contents.len() as f64).round() as usize;
+        let count = count.clamp(1, contents.len()).min(contents.len() - 1);
+        contents.into_values().take(count).flatten().for_each(|i| held_out[i] = true);
     }
     if !held_out.contains(&true) {
         return Err(IndexerError::InvalidRequest(
@@ -306,6 +306,12 @@ mod tests {
         };
         assert_eq!(paths(7)?, paths(7)?);
         assert_ne!(paths(7)?, paths(8)?);
+        // A copy goes where its original goes.
+        let mut twice = all.clone();
+        twice.extend(all.clone());
+        let (train, validation) = split(twice, 0.1, 7)?;
+        assert_eq!((train.len(), validation.len()), (2 * 32, 2 * 5));
+        check_apart("validation", &validation, &train)?;
         // Few training pictures are left by a large share, but some.
         let (train, _) = split(all, 0.99, 7)?;
         assert_eq!(["a", "b", "c", "d"].map(|c| count(&train, c)), [1, 1, 1, 1]);

@@ -6,14 +6,8 @@ use clap::{Args, ValueEnum};
 
 use super::{InputArgs, positive};
 
-/// Pictures are prepared as for evaluation and computed once each (`--views` draws random ones, as
-/// published). The head is chosen on pictures held out of training; what it gets right there is no
-/// test result, for which `--queries` names pictures of their own. A picture's class is the name of
-/// its folder.
 #[derive(Debug, Args)]
 pub struct ProbeArgs {
-    #[command(flatten)]
-    pub fit: FitArgs,
     /// File to write the head to, for `akin label`
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
@@ -21,19 +15,17 @@ pub struct ProbeArgs {
     /// collection from its stored vectors, others read the pictures again
     #[arg(long, value_enum, default_value = "unit")]
     pub scale: ScaleArg,
-}
-
-/// By default exactly the published protocol but for the training pictures: each is prepared as for
-/// evaluation and computed once (`--views` draws random crops and flips, as published). The head is
-/// chosen on pictures held out of training; what it gets right there is no test result, for which
-/// `--queries` names pictures of their own.
-#[derive(Debug, Args)]
-pub struct EvalLinearArgs {
     #[command(flatten)]
     pub fit: FitArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct EvalLinearArgs {
     /// Length of tokens
     #[arg(long, value_enum, default_value = "raw")]
     pub scale: ScaleArg,
+    #[command(flatten)]
+    pub fit: FitArgs,
 }
 
 #[derive(Debug, Args)]

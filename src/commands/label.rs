@@ -22,7 +22,7 @@ pub fn run(settings: &Settings, args: &LabelArgs) -> Outcome {
     let mut collection = Collections::new(&settings.home).open(&args.collection)?;
     label::check(&collection, &head, &name)?;
 
-    let stored = label::reads_stored_vectors(&collection, &head);
+    let stored = head.reads_stored_vectors();
     let (labellings, skipped) = match stored {
         true => (label::by_vectors(&collection, &head)?, Vec::new()),
         false => by_files(settings, &collection, &head)?,

@@ -29,7 +29,7 @@ pub fn train(settings: &Settings, args: &ProbeArgs) -> Outcome {
     head.save(&args.out)?;
     result["out"] = json!(args.out);
     result["labels_from"] =
-        json!(if head.info().recipe.is_stored() { "stored vectors" } else { "files" });
+        json!(if head.reads_stored_vectors() { "stored vectors" } else { "files" });
     run.report(&result)
 }
 
@@ -114,9 +114,12 @@ impl<'a> Run<'a> {
         let classes = classes(&pictures)?;
         let (train, validation) = match args.val.is_empty() {
             true => split(pictures, args.val_share, args.seed)?,
-            false => (pictures, self.read(&args.val, plan)?),
+            false => {
+                let validation = self.read(&args.val, plan)?;
+                check_apart("validation", &validation, &pictures)?;
+                (pictures, validation)
+            }
         };
-        check_apart("validation", &validation, &train)?;
         let validation_tokens = labelled("validation", &validation, &classes)?;
         // Before training, so that what is wrong with them is known early.
         let queries = match args.queries.is_empty() {

@@ -12,6 +12,7 @@ use super::heads::argmax;
 use super::recipe::Recipe;
 use crate::embedder::ModelIdentity;
 use crate::error::{EngineError, Result};
+use crate::features::Pooling;
 use crate::train::checkpoint::write_whole;
 
 /// Metadata entry of a head file; its presence makes it one.
@@ -148,6 +149,11 @@ impl Head {
         &self.info
     }
 
+    /// Whether embeddings of its model hold all it reads, so that no picture need be opened.
+    pub fn reads_stored_vectors(&self) -> bool {
+        self.info.recipe.is_stored() && self.info.model.pooling == Pooling::Cls
+    }
+
     /// Number of features it reads.
     pub fn dim(&self) -> usize {
         self.weight.len() / self.bias.len()
@@ -260,7 +266,6 @@ mod tests {
     use super::super::recipe::Scale;
     use super::*;
     use crate::decode::IccPolicy;
-    use crate::features::Pooling;
     use crate::preprocess::Preprocess;
     use crate::vit::PosEmbedRule;
 
