@@ -85,7 +85,9 @@ pub enum TrainCommand {
     /// A picture's class is the name of its folder. Pictures are prepared as for evaluation and
     /// computed once each, where the published protocol draws a random crop and flip at every step:
     /// `--views` draws that many of each. The head is chosen on pictures held out of training; what
-    /// it gets right there is no test result, for which `--queries` names pictures of their own.
+    /// it gets right there is no test result, for which `--queries` names pictures of their own. Of
+    /// heads with as many right, that with the lowest loss is taken (`akin eval linear` takes the
+    /// first, as published), for its confidence to mean something.
     Probe(ProbeArgs),
 }
 
@@ -307,11 +309,9 @@ pub enum EvalCommand {
     Knn(KnnArgs),
     /// Accuracy of a linear or logistic probe trained on frozen features of labelled pictures
     ///
-    /// The published protocol in all but two things. Training pictures are prepared as for
-    /// evaluation and computed once each, where the original draws a random crop and flip at every
-    /// step: `--views` draws that many of each. And of heads with as many validation pictures right,
-    /// that with the lowest loss is chosen, not the first. A picture's class is the name of its
-    /// folder.
+    /// The published protocol in all but one thing: training pictures are prepared as for evaluation
+    /// and computed once each, where the original draws a random crop and flip at every step;
+    /// `--views` draws that many of each. A picture's class is the name of its folder.
     Linear(EvalLinearArgs),
     /// Mean average precision of retrieving a picture's class; the class is its folder's name
     Retrieval(EvalSource),

@@ -14,7 +14,7 @@ mod fit;
 
 pub use fit::{Plan, Tried, fit_head};
 pub use head::{Head, HeadInfo, Method, Prediction, Score};
-pub use heads::{Evaluation, Heads};
+pub use heads::{Evaluation, Heads, Ties};
 pub use lbfgs::{Minimum, minimise};
 pub use linear::{GridPoint, LEARNING_RATES, LabelledTokens, LinearConfig, Trained, train_linear};
 pub use logistic::{LogisticRegression, StrengthScore, c_grid, choose_c, fit_logistic};

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use engine::probe::{
-    Head, LabelledTokens, LinearConfig, Method, Plan, Recipe, Scale, Tried, fit_head,
+    Head, LabelledTokens, LinearConfig, Method, Plan, Recipe, Scale, Ties, Tried, fit_head,
 };
 use engine::{DinoEmbedder, Embedder};
 use indexer::pipeline::Skipped;
@@ -25,7 +25,8 @@ use crate::settings::Settings;
 pub fn train(settings: &Settings, args: &ProbeArgs) -> Outcome {
     check_out(&args.out)?;
     let mut run = Run::new(settings, &args.fit)?;
-    let (head, mut result) = run.fit(&plan(&args.fit, args.scale)?)?;
+    // Its probabilities will be read as confidence.
+    let (head, mut result) = run.fit(&plan(&args.fit, args.scale, Ties::LowestLoss)?)?;
     head.save(&args.out)?;
     result["out"] = json!(args.out);
     result["labels_from"] =
@@ -36,7 +37,7 @@ pub fn train(settings: &Settings, args: &ProbeArgs) -> Outcome {
 /// `akin eval linear`.
 pub fn eval(settings: &Settings, args: &EvalLinearArgs) -> Outcome {
     let mut run = Run::new(settings, &args.fit)?;
-    let (_, result) = run.fit(&plan(&args.fit, args.scale)?)?;
+    let (_, result) = run.fit(&plan(&args.fit, args.scale, Ties::First)?)?;
     run.report(&result)
 }
 
@@ -51,7 +52,7 @@ fn check_out(out: &Path) -> Outcome<()> {
     Err(Failure::Failed(format!("cannot write {}: {reason}", out.display())))
 }
 
-fn plan(args: &FitArgs, scale: ScaleArg) -> Outcome<Plan> {
+fn plan(args: &FitArgs, scale: ScaleArg, ties: Ties) -> Outcome<Plan> {
     let scale = match scale {
         ScaleArg::Raw => Scale::Raw,
         ScaleArg::Unit => Scale::Unit,
@@ -70,7 +71,7 @@ fn plan(args: &FitArgs, scale: ScaleArg) -> Outcome<Plan> {
                 "{name} belongs to `--method linear`; logistic regression reads CLS of the last \
                  block, once for each picture"
             ))),
-            None => Ok(Plan::Logistic { scale }),
+            None => Ok(Plan::Logistic { scale, ties }),
         };
     }
     let published = LinearConfig::default();
@@ -86,6 +87,7 @@ fn plan(args: &FitArgs, scale: ScaleArg) -> Outcome<Plan> {
         learning_rates: args.lr.clone().unwrap_or(published.learning_rates),
         batch: args.batch.unwrap_or(published.batch),
         iterations: args.iterations.unwrap_or(published.iterations),
+        ties,
         seed: args.seed,
     };
     Ok(Plan::Linear { config, views: args.views.unwrap_or(0) })

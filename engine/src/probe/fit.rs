@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::head::{Head, HeadInfo, Method, Score};
+use super::heads::Ties;
 use super::linear::{GridPoint, LabelledTokens, LinearConfig, train_linear};
 use super::logistic::{StrengthScore, c_grid, choose_c, fit_logistic};
 use super::recipe::{Recipe, Scale};
@@ -23,6 +24,8 @@ pub enum Plan {
     Logistic {
         /// Length of the tokens; raw as published.
         scale: Scale,
+        /// Which of several equally good strengths is chosen.
+        ties: Ties,
     },
 }
 
@@ -108,7 +111,7 @@ pub fn fit_head(
             let head = Head::new(info, trained.weight, trained.bias)?;
             Ok((head, Tried::Linear(trained.grid)))
         }
-        Plan::Logistic { scale } => {
+        Plan::Logistic { scale, ties } => {
             let train = views.first().ok_or_else(|| EngineError::Training {
                 reason: "logistic regression needs training pictures".to_owned(),
             })?;
@@ -116,7 +119,7 @@ pub fn fit_head(
             let (mut features, held_out) = (matrix(recipe, train)?, matrix(recipe, validation)?);
             let mut done = 0;
             let (best, tried) = choose_c(
-                &c_grid(),
+                (&c_grid(), *ties),
                 classes.len(),
                 (&features, &train.labels),
                 (&held_out, &validation.labels),

@@ -4,6 +4,7 @@ use std::f64::consts::TAU;
 
 use rand::Rng;
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{EngineError, Result};
 use crate::kernels::{Operand, matmul_f32};
@@ -46,11 +47,23 @@ impl Evaluation {
         self.loss += f64::from(to_gradient(scores, label as usize, 1));
     }
 
-    /// Whether this head is the better choice: more pictures right, or as many at a lower
-    /// cross-entropy. Few held-out pictures often leave many heads with as many right.
-    pub(super) fn beats(&self, other: &Self) -> bool {
-        self.correct > other.correct || (self.correct == other.correct && self.loss < other.loss)
+    /// Whether this head, later in the grid, is the better choice.
+    pub(super) fn beats(&self, earlier: &Self, ties: Ties) -> bool {
+        let tie = self.correct == earlier.correct && ties == Ties::LowestLoss;
+        self.correct > earlier.correct || (tie && self.loss < earlier.loss)
     }
+}
+
+/// Which of several heads with as many validation pictures right is chosen. Few held-out pictures
+/// often leave many.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ties {
+    /// The first in the grid, as in the reference: fewest features, smallest learning rate or C.
+    #[default]
+    First,
+    /// The one with the lowest cross-entropy, whose probabilities mean most.
+    LowestLoss,
 }
 
 /// Consecutive heads over one feature set, advanced by one task.
@@ -334,8 +347,19 @@ mod tests {
         heads.panels[0].weight[0] = f32::NAN;
         let evaluation = heads.evaluate(&[vec![1.0, 1.0]], &[0, 1])[0];
         assert!(evaluation.correct == 0 && evaluation.loss.is_nan());
-        assert!(!evaluation.beats(&Evaluation { correct: 0, loss: 5.0 }));
+        assert!(!evaluation.beats(&Evaluation { correct: 0, loss: 5.0 }, Ties::LowestLoss));
         Ok(())
+    }
+
+    #[test]
+    fn more_right_answers_win_and_ties_are_settled_as_asked() {
+        let of = |correct, loss| Evaluation { correct, loss };
+        for ties in [Ties::First, Ties::LowestLoss] {
+            assert!(of(3, 9.0).beats(&of(2, 1.0), ties));
+            assert!(!of(2, 1.0).beats(&of(3, 9.0), ties));
+        }
+        assert!(!of(2, 1.0).beats(&of(2, 9.0), Ties::First));
+        assert!(of(2, 1.0).beats(&of(2, 9.0), Ties::LowestLoss));
     }
 
     #[test]

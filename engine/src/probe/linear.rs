@@ -5,7 +5,7 @@ use rand::seq::SliceRandom;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::heads::{Evaluation, Heads};
+use super::heads::{Evaluation, Heads, Ties};
 use super::recipe::{Recipe, Scale};
 use crate::error::{EngineError, Result};
 use crate::features::ProbeTokens;
@@ -40,6 +40,8 @@ pub struct LinearConfig {
     pub batch: usize,
     /// Steps.
     pub iterations: usize,
+    /// Which of several equally good heads is chosen.
+    pub ties: Ties,
     /// Seed of initial weights and order.
     pub seed: u64,
 }
@@ -52,6 +54,7 @@ impl Default for LinearConfig {
             learning_rates: LEARNING_RATES.to_vec(),
             batch: 128,
             iterations: 12_500,
+            ties: Ties::First,
             seed: 0,
         }
     }
@@ -81,8 +84,7 @@ impl GridPoint {
 pub struct Trained {
     /// Every head, ordered by recipe, then by learning rate.
     pub grid: Vec<GridPoint>,
-    /// Position in `grid` of the head with most validation pictures right; of several, that with the
-    /// lowest cross-entropy on them (the reference takes the first).
+    /// Position in `grid` of the head with most validation pictures right.
     pub chosen: usize,
     /// Its weights, (classes, dim).
     pub weight: Vec<f32>,
@@ -148,8 +150,9 @@ fn choose(config: &LinearConfig, heads: &Heads, evaluations: &[Evaluation]) -> R
     for (i, point) in grid.iter().enumerate() {
         let Some((weight, bias)) = heads.head(i) else { continue };
         let finite = point.loss.is_finite() && weight.iter().chain(&bias).all(|v| v.is_finite());
-        let better =
-            |(best, ..): &(usize, _, _)| point.evaluation().beats(&grid[*best].evaluation());
+        let better = |(best, ..): &(usize, _, _)| {
+            point.evaluation().beats(&grid[*best].evaluation(), config.ties)
+        };
         if finite && best.as_ref().is_none_or(better) {
             best = Some((i, weight, bias));
         }

@@ -7,7 +7,7 @@
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::heads::{Evaluation, argmax};
+use super::heads::{Evaluation, Ties, argmax};
 use super::lbfgs::minimise;
 use crate::error::{EngineError, Result};
 use crate::kernels::{Operand, matmul_f64};
@@ -107,14 +107,13 @@ pub struct StrengthScore {
 }
 
 /// Fits every C of a rising grid, each from the one before, and counts validation pictures that
-/// come out right. The best is the one with most; of several, that with the lowest cross-entropy on
-/// them. `on_fit` hears each, and
+/// come out right. The best is the one with most. `on_fit` hears each, and
 /// may end the run by returning false.
 ///
 /// # Errors
 /// As [`fit_logistic`]; the grid is empty; the run was ended.
 pub fn choose_c(
-    grid: &[f64],
+    (grid, ties): (&[f64], Ties),
     classes: usize,
     train: (&[f32], &[u32]),
     validation: (&[f32], &[u32]),
@@ -128,7 +127,7 @@ pub fn choose_c(
         let evaluation = fitted.evaluate(validation.0, validation.1);
         let Evaluation { correct, loss } = evaluation;
         scores.push(StrengthScore { c, correct, loss, iterations: fitted.iterations });
-        if best.as_ref().is_none_or(|(best, _)| evaluation.beats(best)) {
+        if best.as_ref().is_none_or(|(best, _)| evaluation.beats(best, ties)) {
             best = Some((evaluation, fitted.clone()));
         }
         last = Some(fitted);
@@ -281,15 +280,16 @@ mod tests {
         assert!((grid[44] - 1e5).abs() < 1e-6 && (grid[24] - 1.0).abs() < 1e-12);
         let (features, labels) = data();
         let sets = (features.as_slice(), labels.as_slice());
-        let (best, scores) = choose_c(&[1e-3, 1.0, 1e3, 1e3], 3, sets, sets, &mut |_| true)?;
+        let (best, scores) =
+            choose_c((&[1e-3, 1.0, 1e3, 1e3], Ties::LowestLoss), 3, sets, sets, &mut |_| true)?;
         let chosen = scores.iter().find(|score| score.c == best.c).expect("of the grid");
         for other in &scores {
             let better = other.correct > chosen.correct
                 || other.correct == chosen.correct && other.loss < chosen.loss - 1e-6;
             assert!(!better, "{other:?} {chosen:?}");
         }
-        assert!(choose_c(&[], 3, sets, sets, &mut |_| true).is_err());
-        assert!(choose_c(&grid, 3, sets, sets, &mut |_| false).is_err());
+        assert!(choose_c((&[], Ties::First), 3, sets, sets, &mut |_| true).is_err());
+        assert!(choose_c((&grid, Ties::First), 3, sets, sets, &mut |_| false).is_err());
         Ok(())
     }
 
