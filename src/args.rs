@@ -1,5 +1,6 @@
 //! The command line, as typed.
 
+mod probe;
 mod ssl;
 
 use std::path::PathBuf;
@@ -8,6 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use engine::decode::IccPolicy;
 use engine::{ModelOptions, Pooling, Preprocess, vit::PosEmbedRule};
 
+pub use self::probe::{EvalLinearArgs, FitArgs, LabelArgs, MethodArg, ProbeArgs, ScaleArg, YesNo};
 pub use self::ssl::{ArchArg, BackboneArgs, CentringArg, SslArgs};
 
 /// Visual search on frozen DINOv2 features: index folders of pictures, find a picture's kin.
@@ -58,6 +60,8 @@ pub enum Command {
     Index(IndexArgs),
     /// Find the pictures most similar to one
     Search(SearchArgs),
+    /// Give every image of a collection the class that a head finds in it
+    Label(LabelArgs),
     /// Write embeddings to a Parquet or NumPy file
     Embed(EmbedArgs),
     /// Measure a model on labelled pictures
@@ -80,6 +84,15 @@ pub enum TrainCommand {
     Ssl(SslArgs),
     /// Distil the model of `--model` into a smaller or faster one by feature matching
     Distill(DistillArgs),
+    /// Train a classification head on frozen features of labelled pictures
+    ///
+    /// A picture's class is the name of its folder. Pictures are prepared as for evaluation and
+    /// computed once each, where the published protocol draws a random crop and flip at every step:
+    /// `--views` draws that many of each. The head is chosen on pictures held out of training; what
+    /// it gets right there is no test result, for which `--queries` names pictures of their own. Of
+    /// heads with as many right, that with the lowest loss is taken (`akin eval linear` takes the
+    /// first, as published), for its confidence to mean something.
+    Probe(ProbeArgs),
 }
 
 /// Ctrl-C ends a run after the current step; the same command goes on from there.
@@ -298,6 +311,12 @@ impl InputArgs {
 pub enum EvalCommand {
     /// Weighted k-NN accuracy; a picture's class is the name of its folder
     Knn(KnnArgs),
+    /// Accuracy of a linear or logistic probe trained on frozen features of labelled pictures
+    ///
+    /// The published protocol in all but one thing: training pictures are prepared as for evaluation
+    /// and computed once each, where the original draws a random crop and flip at every step;
+    /// `--views` draws that many of each. A picture's class is the name of its folder.
+    Linear(EvalLinearArgs),
     /// Mean average precision of retrieving a picture's class; the class is its folder's name
     Retrieval(EvalSource),
     /// How often an edited copy's nearest picture is its original
@@ -323,9 +342,15 @@ pub struct KnnArgs {
     /// Classify these by the others, instead of each picture by all the rest
     #[arg(long, value_name = "SOURCE")]
     pub queries: Vec<PathBuf>,
-    /// Neighbours that vote
-    #[arg(short, default_value = "10", value_name = "K", value_parser = positive)]
-    pub k: usize,
+    /// Neighbours that vote; several numbers, such as the published 10,20,100,200, share one pass
+    #[arg(
+        short,
+        default_value = "10",
+        value_name = "K,..",
+        value_delimiter = ',',
+        value_parser = positive
+    )]
+    pub k: Vec<usize>,
     /// Softness of the votes
     #[arg(long, default_value = "0.07", value_name = "T")]
     pub temperature: f64,

@@ -4,6 +4,8 @@ pub mod collection;
 pub mod embed;
 pub mod eval;
 pub mod index;
+pub mod label;
 pub mod model;
+pub mod probe;
 pub mod search;
 pub mod train;

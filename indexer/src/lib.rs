@@ -21,8 +21,10 @@ mod collection;
 pub mod ingest;
 pub mod table;
 pub mod eval;
+pub mod probe;
+pub mod label;
 
-pub use catalog::{Failure, FileStamp, Known, Record};
+pub use catalog::{Failure, FileStamp, Known, Payload, Record};
 pub use collection::{Collection, CollectionSummary, Collections, Hit, NewImage};
 pub use error::{IndexerError, Result};
 pub use id::{ContentHash, ImageId};

@@ -36,6 +36,7 @@ pub fn run(settings: &Settings, command: &TrainCommand) -> Outcome {
     match command {
         TrainCommand::Ssl(args) => ssl::run(settings, args),
         TrainCommand::Distill(args) => distill(settings, args),
+        TrainCommand::Probe(args) => super::probe::train(settings, args),
     }
 }
 
