@@ -81,7 +81,7 @@ pub enum Command {
 #[derive(Debug, Subcommand)]
 pub enum TrainCommand {
     /// Train a backbone on unlabelled pictures, as DINOv2 was trained
-    Ssl(SslArgs),
+    Ssl(Box<SslArgs>),
     /// Distil the model of `--model` into a smaller or faster one by feature matching
     Distill(DistillArgs),
     /// Train a classification head on frozen features of labelled pictures
