@@ -83,6 +83,8 @@ pub enum TrainCommand {
     /// Train a backbone on unlabelled pictures, as DINOv2 was trained
     Ssl(Box<SslArgs>),
     /// Distil the model of `--model` into a smaller or faster one by feature matching
+    ///
+    /// The published recipe, with prototypes, is `akin train ssl --teacher`.
     Distill(DistillArgs),
     /// Train a classification head on frozen features of labelled pictures
     ///
@@ -107,9 +109,27 @@ pub struct DistillArgs {
     /// Blocks of the teacher that the student starts from, such as 0,2,4 [default: all]
     #[arg(long, value_name = "N,N,..", value_delimiter = ',')]
     pub blocks: Option<Vec<usize>>,
+    /// Start from random weights of this shape instead
+    #[arg(long, value_enum, conflicts_with = "blocks")]
+    pub arch: Option<ArchArg>,
+    /// Width of the new student, instead of the shape's
+    #[arg(long, value_name = "N", value_parser = positive, requires = "arch")]
+    pub width: Option<usize>,
+    /// Blocks of the new student, instead of the shape's
+    #[arg(long, value_name = "N", value_parser = positive, requires = "arch")]
+    pub depth: Option<usize>,
     /// Side of the student's input in pixels, a multiple of 14
     #[arg(long, value_name = "PX", default_value = "126")]
     pub size: u32,
+    /// Side of the teacher's input in pixels, a multiple of 14
+    #[arg(long, value_name = "PX", default_value = "224")]
+    pub teacher_size: u32,
+    /// Small views of each picture, beside the whole one
+    #[arg(long, value_name = "N", default_value = "0")]
+    pub locals: usize,
+    /// Side of small views for the student, a multiple of 14; the teacher's are larger in proportion
+    #[arg(long, value_name = "PX", default_value = "56")]
+    pub local_size: u32,
     /// Optimizer steps
     #[arg(long, value_name = "N", default_value = "10000")]
     pub steps: usize,
@@ -119,9 +139,12 @@ pub struct DistillArgs {
     /// Forward passes in one step
     #[arg(long, value_name = "N", default_value = "1", value_parser = positive)]
     pub accumulate: usize,
-    /// Peak learning rate
-    #[arg(long, value_name = "RATE", default_value = "1e-4")]
-    pub lr: f64,
+    /// Peak learning rate [default: 2e-5, or 5e-4 from random weights]
+    #[arg(long, value_name = "RATE")]
+    pub lr: Option<f64>,
+    /// Steps of rising learning rate
+    #[arg(long, value_name = "N", default_value = "100")]
+    pub warmup: usize,
     /// Views of each picture, taken in turns; 0 draws a new one every time
     #[arg(long, value_name = "N", default_value = "0")]
     pub views: u64,

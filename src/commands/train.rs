@@ -11,9 +11,10 @@ use std::time::Instant;
 use engine::decode::{DecodeOptions, IccPolicy, decode};
 use engine::train::Student;
 use engine::train::checkpoint::{WeightsDtype, write_weights};
-use engine::train::distill::{DistillConfig, Distiller, Pictures, StepReport};
+use engine::train::distill::{DistillConfig, Distiller, Pictures, StepReport, ViewGroup};
 use engine::train::ops::MatmulPrecision;
 use engine::vit::PosEmbedRule;
+use engine::vit::config::PATCH_SIZE;
 use engine::{Preprocess, RgbImage};
 use indexer::source;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -94,9 +95,10 @@ fn distill(settings: &Settings, args: &DistillArgs) -> Outcome {
         steps: args.steps,
         batch: args.batch,
         accumulate: args.accumulate,
-        student_size: args.size,
+        groups: groups(args),
         views: args.views,
-        lr: args.lr,
+        lr: args.lr.unwrap_or(if args.arch.is_some() { 5e-4 } else { 2e-5 }),
+        warmup: args.warmup,
         ..DistillConfig::default()
     };
     std::fs::create_dir_all(&args.out).map_err(|error| {
@@ -107,9 +109,17 @@ fn distill(settings: &Settings, args: &DistillArgs) -> Outcome {
     let precision = precision(args.matmul);
     let mut teacher =
         Student::from_weights(&weights, PosEmbedRule::Published, precision, &device)?.frozen();
-    let all: Vec<usize> = (0..teacher.config().depth).collect();
-    let grid = args.size as usize / 14;
-    let student = teacher.start_from(args.blocks.as_deref().unwrap_or(&all), grid)?;
+    let student = match args.arch {
+        Some(arch) => {
+            let shape = ssl::shape(arch, (args.width, args.depth, None), args.size);
+            Student::random(shape, PosEmbedRule::Published, precision, &device, args.seed)?
+        }
+        None => {
+            let all: Vec<usize> = (0..teacher.config().depth).collect();
+            let grid = args.size as usize / PATCH_SIZE;
+            teacher.start_from(args.blocks.as_deref().unwrap_or(&all), grid)?
+        }
+    };
     let mut run =
         Distiller::new(config, &teacher, weights.sha256(), student, args.cache.as_deref())?;
     let checkpoint = args.out.join("checkpoint.safetensors");
@@ -132,6 +142,17 @@ fn distill(settings: &Settings, args: &DistillArgs) -> Outcome {
         note(&format!("{done} of {steps} steps done; model in {}", model.display()));
     }
     Ok(Success::Done)
+}
+
+/// The whole picture and, where asked for, parts of it; the teacher sees all at one scale.
+fn groups(args: &DistillArgs) -> Vec<ViewGroup> {
+    let mut groups = vec![ViewGroup::global(args.size, args.teacher_size)];
+    if args.locals > 0 {
+        let patch = PATCH_SIZE as u32;
+        let teacher_size = (args.local_size * args.teacher_size / args.size.max(1) / patch).max(1);
+        groups.push(ViewGroup::local(args.locals, args.local_size, teacher_size * patch));
+    }
+    groups
 }
 
 fn train(
