@@ -56,6 +56,8 @@ pub struct GlobalArgs {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// See it work: draw a gallery, index it, find a picture's kin, copies and leaks
+    Demo(DemoArgs),
     /// Bring a collection up to date with files and folders
     Index(IndexArgs),
     /// Find the pictures most similar to one
@@ -100,7 +102,8 @@ pub enum TrainCommand {
 /// Ctrl-C ends a run after the current step; the same command goes on from there.
 #[derive(Debug, Args)]
 pub struct DistillArgs {
-    /// Pictures to train on: files and folders (searched recursively)
+    /// Pictures to train on: files, folders (searched recursively), WebDataset shards (.tar),
+    /// lists (.txt), curated runs (folders with a manifest.jsonl)
     #[arg(required = true, value_name = "SOURCE")]
     pub sources: Vec<PathBuf>,
     /// Folder of the run: checkpoint.safetensors, metrics.jsonl, model.safetensors
@@ -184,6 +187,23 @@ pub enum StoreArg {
     F16,
     /// Matrices as bytes with one scale for each row
     Int8,
+}
+
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Folder of the gallery, new or empty or drawn before [default: demo/gallery in the home
+    /// folder]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Collection of the gallery's pool; that of its test set has `-test` added
+    #[arg(short, long, default_value = "demo", value_name = "NAME")]
+    pub collection: String,
+    /// Decides every pixel
+    #[arg(long, value_name = "N", default_value = "0")]
+    pub seed: u64,
+    /// Pictures in the pool, copies not counted
+    #[arg(long, value_name = "N", default_value = "288", value_parser = positive)]
+    pub pictures: usize,
 }
 
 #[derive(Debug, Args)]

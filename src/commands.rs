@@ -1,6 +1,7 @@
 //! One file per command: validated arguments in, one library call, output.
 
 pub mod collection;
+pub mod demo;
 pub mod embed;
 pub mod eval;
 pub mod index;

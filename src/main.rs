@@ -26,6 +26,7 @@ fn run(cli: Cli) -> Outcome {
     let settings = Settings::resolve(cli.global)?;
     progress::catch_ctrl_c()?;
     match cli.command {
+        Command::Demo(args) => commands::demo::run(&settings, &args),
         Command::Index(args) => commands::index::run(&settings, &args),
         Command::Search(args) => commands::search::run(&settings, &args),
         Command::Label(args) => commands::label::run(&settings, &args),

@@ -1,12 +1,14 @@
 //! Frozen-feature protocols: k-NN classification, class retrieval, copy retrieval.
 
 mod knn;
+mod pairs;
 mod truth;
 
 use engine::Embedding;
 use rayon::prelude::*;
 
 pub use self::knn::{Knn, KnnScore, KnnSweep};
+pub use self::pairs::PairReport;
 pub use self::truth::CopyTruth;
 use crate::error::{IndexerError, Result};
 

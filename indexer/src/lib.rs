@@ -6,6 +6,7 @@
 
 mod error;
 mod durable;
+mod random;
 mod http;
 pub mod model_store;
 mod id;
@@ -23,6 +24,8 @@ pub mod table;
 pub mod eval;
 pub mod probe;
 pub mod label;
+pub mod training_pictures;
+pub mod gallery;
 
 pub use catalog::{Failure, FileStamp, Known, Payload, Record};
 pub use collection::{Collection, CollectionSummary, Collections, Hit, NewImage};

@@ -34,7 +34,8 @@ pub enum CentringArg {
 /// it is, no hidden patches and no stochastic depth.
 #[derive(Debug, Args)]
 pub struct SslArgs {
-    /// Pictures to train on: files and folders (searched recursively)
+    /// Pictures to train on: files, folders (searched recursively), WebDataset shards (.tar),
+    /// lists (.txt), curated runs (folders with a manifest.jsonl)
     #[arg(required = true, value_name = "SOURCE")]
     pub sources: Vec<PathBuf>,
     /// Folder of the run: checkpoint.safetensors, metrics.jsonl, metrics.svg, model.safetensors

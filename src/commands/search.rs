@@ -53,13 +53,7 @@ pub fn run(settings: &Settings, args: &SearchArgs) -> Outcome {
         }))?;
     } else {
         for (i, hit) in hits.iter().enumerate() {
-            let percentile = match manifest.percentile(hit.similarity) {
-                Some(percentile) => format!("{percentile:5.1} %"),
-                None => "      -".to_owned(),
-            };
-            let (rank, similarity, path) = (i + 1, hit.similarity, &hit.record.path);
-            let payload = in_words(&hit.record.payload);
-            print(&format!("{rank:3}  {similarity:.4}  {percentile}  {path}{payload}"))?;
+            print(&hit_line(i + 1, hit, &manifest, &hit.record.path.to_string()))?;
         }
     }
     Ok(Success::Done)
@@ -76,7 +70,19 @@ fn in_words(payload: &Payload) -> String {
     })
 }
 
-fn hit_json(rank: usize, hit: &Hit, manifest: &Manifest) -> serde_json::Value {
+/// A hit as people get it: rank, similarity, percentile, path.
+pub fn hit_line(rank: usize, hit: &Hit, manifest: &Manifest, path: &str) -> String {
+    let percentile = match manifest.percentile(hit.similarity) {
+        Some(percentile) => format!("{percentile:5.1} %"),
+        None => "      -".to_owned(),
+    };
+    let similarity = hit.similarity;
+    let payload = in_words(&hit.record.payload);
+    format!("{rank:3}  {similarity:.4}  {percentile}  {path}{payload}")
+}
+
+/// A hit as programs get it.
+pub fn hit_json(rank: usize, hit: &Hit, manifest: &Manifest) -> serde_json::Value {
     json!({
         "rank": rank,
         "id": hit.id,

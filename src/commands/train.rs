@@ -8,15 +8,15 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use engine::decode::{DecodeOptions, IccPolicy, decode};
+use engine::Preprocess;
+use engine::decode::{DecodeOptions, IccPolicy};
 use engine::train::Student;
 use engine::train::checkpoint::{WeightsDtype, write_weights};
 use engine::train::distill::{DistillConfig, Distiller, Pictures, StepReport, ViewGroup};
 use engine::train::ops::MatmulPrecision;
 use engine::vit::PosEmbedRule;
 use engine::vit::config::PATCH_SIZE;
-use engine::{Preprocess, RgbImage};
-use indexer::source;
+use indexer::training_pictures::TrainingPictures;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
@@ -41,55 +41,29 @@ pub fn run(settings: &Settings, command: &TrainCommand) -> Outcome {
     }
 }
 
-/// Picture files, decoded when asked for.
-struct Files {
-    paths: Vec<PathBuf>,
-    options: DecodeOptions,
-}
-
-impl Files {
-    /// The pictures in files and folders.
-    fn find(sources: &[PathBuf]) -> Outcome<Self> {
-        let paths: Vec<PathBuf> = source::list(sources)?
-            .files
-            .into_iter()
-            .map(|file| file.path)
-            .filter(|path| source::has_picture_extension(path))
-            .collect();
-        // As the released models were trained, and as models are used by default.
-        let options = DecodeOptions { icc: IccPolicy::Ignore, ..DecodeOptions::default() };
-        let pictures = Self { paths, options };
-        if pictures.is_empty() {
-            let named: Vec<String> = sources.iter().map(|s| s.display().to_string()).collect();
-            return Err(Failure::Failed(format!(
-                "there is no picture in the sources given ({}); name files or folders with some",
-                named.join(", ")
-            )));
-        }
-        Ok(pictures)
+/// The pictures of sources, decoded when asked for.
+fn pictures(sources: &[PathBuf]) -> Outcome<TrainingPictures> {
+    // Colours as the released models were trained on, and as models take them by default.
+    let options = DecodeOptions { icc: IccPolicy::Ignore, ..DecodeOptions::default() };
+    let pictures = TrainingPictures::list(sources, options)?;
+    for (path, reason) in pictures.unreadable() {
+        note(&format!("skipped {}: {reason}", path.display()));
     }
-}
-
-impl Pictures for Files {
-    fn len(&self) -> usize {
-        self.paths.len()
+    if pictures.is_empty() {
+        let named: Vec<String> = sources.iter().map(|s| s.display().to_string()).collect();
+        return Err(Failure::Failed(format!(
+            "there is no picture in the sources given ({}); name files or folders with some",
+            named.join(", ")
+        )));
     }
-
-    fn name(&self, index: usize) -> String {
-        self.paths[index].display().to_string()
-    }
-
-    fn load(&self, index: usize) -> Result<RgbImage, String> {
-        let bytes = std::fs::read(&self.paths[index]).map_err(|error| error.to_string())?;
-        Ok(decode(&bytes, &self.options).map_err(|error| error.to_string())?.image)
-    }
+    Ok(pictures)
 }
 
 fn distill(settings: &Settings, args: &DistillArgs) -> Outcome {
     let name = settings.model.as_deref().ok_or_else(|| {
         Failure::Usage("name the teacher: `--model PATH`, or a name of `akin model list`".into())
     })?;
-    let pictures = Files::find(&args.sources)?;
+    let pictures = pictures(&args.sources)?;
     let config = DistillConfig {
         seed: args.seed,
         steps: args.steps,
@@ -159,7 +133,7 @@ fn train(
     settings: &Settings,
     args: &DistillArgs,
     run: &mut Distiller,
-    pictures: &Files,
+    pictures: &TrainingPictures,
     checkpoint: &Path,
 ) -> Outcome<Option<StepReport>> {
     let bar = bar(settings, args.steps, run.step_count());

@@ -16,10 +16,11 @@ use engine::vit::{PosEmbedRule, VitConfig, Weights};
 use engine::{DinoEmbedder, ModelOptions, Preprocess};
 use indexer::eval::Knn;
 use indexer::source::{self, SourceFile};
+use indexer::training_pictures::TrainingPictures;
 use serde_json::{Value, json};
 
 use super::metrics::{Curves, Metrics};
-use super::{Files, bar, precision, weights_dtype};
+use super::{bar, pictures, precision, weights_dtype};
 use crate::args::{ArchArg, BackboneArgs, CentringArg, SslArgs};
 use crate::commands::eval;
 use crate::embedder;
@@ -37,7 +38,7 @@ const CURVES: &Curves = &[
 const KNN: Knn = Knn { k: 10, temperature: 0.07 };
 
 pub fn run(settings: &Settings, args: &SslArgs) -> Outcome {
-    let pictures = Files::find(&args.sources)?;
+    let pictures = pictures(&args.sources)?;
     let held_out = args.eval.as_deref().map(labelled_files).transpose()?;
     let config = config(args);
     let device = engine::open_device(&settings.device)?;
@@ -209,7 +210,11 @@ struct Session<'a> {
 }
 
 impl Session<'_> {
-    fn train(&mut self, run: &mut SslTrainer, pictures: &Files) -> Outcome<Option<SslReport>> {
+    fn train(
+        &mut self,
+        run: &mut SslTrainer,
+        pictures: &TrainingPictures,
+    ) -> Outcome<Option<SslReport>> {
         let args = self.args;
         let bar = bar(self.settings, args.steps, run.step_count());
         let mut last = None;
