@@ -122,7 +122,7 @@ fn backbone(
     precision: MatmulPrecision,
     device: &engine::Device,
 ) -> Outcome<Student> {
-    let BackboneArgs { arch, width, depth, heads, registers, init } = &args.backbone;
+    let BackboneArgs { arch, width, depth, heads, registers, layer_scale, init } = &args.backbone;
     let rule = PosEmbedRule::Published;
     if let Some(name) = init {
         let weights = embedder::weights(settings, name)?;
@@ -149,7 +149,9 @@ fn backbone(
             args.size as usize / engine::vit::config::PATCH_SIZE,
         )
     };
-    Ok(Student::random(shape, rule, precision, device, args.seed)?)
+    let student = Student::random(shape, rule, precision, device, args.seed)?;
+    student.set_layer_scale(*layer_scale)?;
+    Ok(student)
 }
 
 /// Pictures with a class that at least one other has.
