@@ -1,9 +1,12 @@
 //! One file per command: validated arguments in, one library call, output.
 
 pub mod collection;
+pub mod demo;
 pub mod embed;
 pub mod eval;
 pub mod index;
+pub mod label;
 pub mod model;
+pub mod probe;
 pub mod search;
 pub mod train;

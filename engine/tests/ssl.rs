@@ -454,3 +454,82 @@ fn a_run_that_diverges_stops_before_it_harms_the_model() -> Result {
     assert_eq!(run.step_count(), 0);
     Ok(())
 }
+
+fn distillation(config: SslConfig, heads: Option<&std::path::Path>) -> Result<SslTrainer> {
+    let rule = PosEmbedRule::Published;
+    let random = |width, heads, seed| {
+        let shape = VitConfig::mlp(width, 2, heads, 3);
+        Student::random(shape, rule, MatmulPrecision::F32, &CPU, seed)
+    };
+    let (student, teacher) = (random(16, 2, 0)?, random(24, 3, 1)?);
+    for (side, model) in [("student", &student), ("teacher", &teacher)] {
+        initialise(side, model.parameters())?;
+    }
+    Ok(SslTrainer::distillation(config, Execution::default(), student, (&teacher, "id"), heads)?)
+}
+
+fn distillation_config() -> SslConfig {
+    let tiny = tiny_config();
+    SslConfig {
+        masking: SslConfig::distillation(4, 3).masking,
+        drop_path: 0.0,
+        frozen_teacher: true,
+        ..tiny
+    }
+}
+
+#[test]
+fn a_frozen_teacher_teaches_and_stays_as_it_is() -> Result {
+    let folder = tempfile::tempdir()?;
+    let (pictures, path) = (Drawn(7), folder.path().join("checkpoint.safetensors"));
+    let config = SslConfig { steps: 24, freeze_last_layer: 0, ..distillation_config() };
+    let all = |run: &SslTrainer, teacher| -> Result<Vec<f32>> {
+        let mut all = Vec::new();
+        for (_, parameters) in run.modules(teacher) {
+            for parameter in parameters.values() {
+                all.extend(parameter.flatten_all()?.to_vec1::<f32>()?);
+            }
+        }
+        Ok(all)
+    };
+    let mut run = distillation(config.clone(), None)?;
+    let teacher = all(&run, true)?;
+    let (mut first, mut last) = (None, 0.0);
+    for step in 0..24 {
+        if step == 10 {
+            run.save(&path)?;
+        }
+        let losses = run.step(&pictures)?.losses;
+        assert!(losses.ibot > 0.0, "all patches have a loss");
+        last = losses.dino_global;
+        first.get_or_insert(last);
+    }
+    assert!(first.is_some_and(|first| last < 0.9 * first), "{first:?} {last}");
+    assert_eq!(all(&run, true)?, teacher);
+    let average =
+        |run: &SslTrainer| -> Result<Vec<f32>> { Ok(run.average()["norm.bias"].to_vec1::<f32>()?) };
+    let student = run.modules(false)[0].1["norm.bias"].to_vec1::<f32>()?;
+    assert_ne!(average(&run)?, student);
+
+    let mut again = distillation(config.clone(), None)?;
+    again.resume(&path)?;
+    for _ in 10..24 {
+        again.step(&pictures)?;
+    }
+    assert_eq!(all(&again, false)?, all(&run, false)?);
+    assert_eq!(average(&again)?, average(&run)?);
+
+    // Heads of a run are taken up, those of another shape refused; so is a checkpoint of another
+    // kind of run.
+    let mut source = tiny(tiny_config(), Execution::default())?;
+    source.save(&path)?;
+    let run = distillation(config.clone(), Some(&path)).err().map(|e| e.to_string());
+    let message = run.unwrap_or_default();
+    assert!(message.contains("mlp.0.weight") && message.contains("[12, 16]"), "{message}");
+    let message = source.step(&pictures).and_then(|_| again.resume(&path)).err();
+    assert!(message.is_some_and(|m| m.to_string().contains("other settings")));
+    let masked = SslConfig { drop_path: 0.3, ..config };
+    let message = distillation(masked, None).err().map(|e| e.to_string()).unwrap_or_default();
+    assert!(message.contains("drop-path rate 0.3"), "{message}");
+    Ok(())
+}

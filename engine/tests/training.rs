@@ -7,10 +7,10 @@ use candle_core::{Device, Tensor, Var};
 use engine::RgbImage;
 use engine::train::Student;
 use engine::train::checkpoint::{WeightsDtype, write_weights};
-use engine::train::distill::{DistillConfig, Distiller, Pictures};
+use engine::train::distill::{DistillConfig, Distiller, Pictures, ViewGroup};
 use engine::train::ops::MatmulPrecision;
 use engine::train::optim::{AdamW, Group, ema_update};
-use engine::vit::{PosEmbedRule, Weights};
+use engine::vit::{PosEmbedRule, VitConfig, Weights};
 
 type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -95,8 +95,7 @@ fn config() -> DistillConfig {
     DistillConfig {
         steps: 8,
         batch: 3,
-        student_size: 28,
-        teacher_size: 56,
+        groups: vec![ViewGroup::global(28, 56), ViewGroup::local(2, 14, 28)],
         lr: 1e-3,
         warmup: 2,
         views: 2,
@@ -154,7 +153,8 @@ fn an_interrupted_run_is_equal_to_an_uninterrupted_one_bit_for_bit() -> Result {
 fn what_cannot_be_trained_is_refused_with_a_remedy() -> Result {
     let message =
         |result: Result<Distiller>| result.err().map(|e| e.to_string()).unwrap_or_default();
-    let odd = message(start(DistillConfig { student_size: 30, ..config() }, None));
+    let odd =
+        message(start(DistillConfig { groups: vec![ViewGroup::global(30, 56)], ..config() }, None));
     assert!(odd.contains("30 px; take a multiple of 14"), "{odd}");
     let none = message(start(DistillConfig { batch: 0, ..config() }, None));
     assert!(none.contains("at least 1"), "{none}");
@@ -211,5 +211,38 @@ fn finished_weights_are_read_back_in_every_dtype() -> Result {
             assert!(difference <= limit * scale, "{name} in {dtype:?}: {difference} of {scale}");
         }
     }
+    Ok(())
+}
+
+#[test]
+fn a_student_of_another_width_learns_through_a_projector() -> Result {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("checkpoint.safetensors");
+    let start = |id: &str| -> Result<Distiller> {
+        let models = tempfile::tempdir()?;
+        let teacher = teacher(models.path())?;
+        let shape = VitConfig::mlp(16, 2, 2, 2);
+        let rule = PosEmbedRule::Published;
+        let student = Student::random(shape, rule, MatmulPrecision::F32, &Device::Cpu, 4)?;
+        let config = DistillConfig { steps: 20, lr: 1e-2, warmup: 0, ..config() };
+        Ok(Distiller::new(config, &teacher, id, student, None)?)
+    };
+    let pictures = Drawn(3);
+    let mut run = start("sha")?;
+    let first = run.step(&pictures)?.loss;
+    run.save(&path)?;
+    let mut last = first;
+    for _ in 1..20 {
+        last = run.step(&pictures)?.loss;
+    }
+    assert!(last < 0.8 * first, "the loss goes from {first} to {last}");
+    // The projector is kept with the run, and is no part of the result.
+    let mut again = start("sha")?;
+    again.resume(&path)?;
+    for _ in 1..20 {
+        again.step(&pictures)?;
+    }
+    assert_eq!(values(&again)?, values(&run)?);
+    assert!(run.average().keys().all(|name| !name.starts_with("projector")));
     Ok(())
 }

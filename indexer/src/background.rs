@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use crate::error::Result;
 use crate::id::ImageId;
+use crate::random::SplitMix64;
 use crate::vectors::Vectors;
 
 /// Random pairs compared; their 1,001 quantiles are then accurate to about one percent.
@@ -30,22 +31,4 @@ pub(crate) fn quantiles(vectors: &Vectors, live: &BTreeMap<u64, ImageId>) -> Res
     }
     similarities.sort_by(f32::total_cmp);
     Ok((0..=QUANTILES).map(|q| similarities[q * (PAIRS - 1) / QUANTILES]).collect())
-}
-
-/// Steele, Lea and Flood's SplitMix64: small, seedable, the same everywhere.
-struct SplitMix64(u64);
-
-impl SplitMix64 {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    /// Below `end`, without noticeable bias for any number of images.
-    fn below(&mut self, end: usize) -> usize {
-        ((u128::from(self.next()) * end as u128) >> 64) as usize
-    }
 }

@@ -29,9 +29,13 @@ pub enum CentringArg {
 }
 
 /// Ctrl-C ends a run after the current step; the same command goes on from there.
+///
+/// With `--teacher`, this is distillation as published: the same loop, with a teacher that stays as
+/// it is, no hidden patches and no stochastic depth.
 #[derive(Debug, Args)]
 pub struct SslArgs {
-    /// Pictures to train on: files and folders (searched recursively)
+    /// Pictures to train on: files, folders (searched recursively), WebDataset shards (.tar),
+    /// lists (.txt), curated runs (folders with a manifest.jsonl)
     #[arg(required = true, value_name = "SOURCE")]
     pub sources: Vec<PathBuf>,
     /// Folder of the run: checkpoint.safetensors, metrics.jsonl, metrics.svg, model.safetensors
@@ -72,8 +76,14 @@ pub struct SslArgs {
     /// One head for CLS and patches, instead of one each
     #[arg(long)]
     pub shared_head: bool,
+    /// Distil this model: a name of `akin model list`, or a path
+    #[arg(long, value_name = "NAME|PATH")]
+    pub teacher: Option<String>,
+    /// Heads of the teacher: checkpoint.safetensors of the run that made it [default: random ones]
+    #[arg(long, value_name = "FILE", requires = "teacher")]
+    pub teacher_heads: Option<PathBuf>,
     /// Share of crops that each branch of each block skips
-    #[arg(long, value_name = "SHARE", default_value = "0.3")]
+    #[arg(long, value_name = "SHARE", default_value = "0.3", conflicts_with = "teacher")]
     pub drop_path: f64,
     /// How the teacher is kept from collapsing
     #[arg(long, value_enum, default_value = "sinkhorn-knopp")]

@@ -1,27 +1,39 @@
 //! `akin index`.
 
+use std::path::PathBuf;
 use std::time::Instant;
 
 use engine::{Embedder, shipped};
 use indexer::{Collection, Collections, IngestEvent, IngestOptions, IngestReport, ingest};
 use serde_json::json;
 
-use crate::args::IndexArgs;
-use crate::embedder;
+use crate::args::{IndexArgs, InputArgs};
+use crate::embedder::{self, Opened};
 use crate::outcome::{Failure, Outcome, Success, note, print, print_json};
 use crate::progress::{CANCELLED, FileProgress, list_skipped};
 use crate::settings::Settings;
 
 pub fn run(settings: &Settings, args: &IndexArgs) -> Outcome {
-    let collections = Collections::new(&settings.home);
-    let exists = collections.exists(&args.collection)?;
     // A wrong path should not cost the time of opening a model first.
     indexer::source::list(&args.sources)?;
-    let opened = match exists {
-        true => {
-            let manifest = collections.manifest(&args.collection)?;
-            embedder::for_collection(settings, &args.input, &manifest)?
-        }
+    let (mut collection, opened) = open_or_create(settings, &args.collection, &args.input)?;
+    let start = Instant::now();
+    let options = IngestOptions { retry_failed: args.retry_failed, dry_run: args.dry_run };
+    let report =
+        with_progress(settings, &mut collection, &opened.embedder, &args.sources, options)?;
+    show(settings, &collection, &report, start.elapsed().as_secs_f64())?;
+    end(&collection, &report)
+}
+
+/// A collection and the model it is made with: its own when it exists, else that of the settings.
+pub fn open_or_create(
+    settings: &Settings,
+    name: &str,
+    input: &InputArgs,
+) -> Outcome<(Collection, Opened)> {
+    let collections = Collections::new(&settings.home);
+    let opened = match collections.exists(name)? {
+        true => embedder::for_collection(settings, input, &collections.manifest(name)?)?,
         false => {
             if settings.model.is_none() && !settings.quiet {
                 note(&format!(
@@ -30,18 +42,33 @@ pub fn run(settings: &Settings, args: &IndexArgs) -> Outcome {
                     shipped::NAME
                 ));
             }
-            embedder::open(settings, &args.input)?
+            embedder::open(settings, input)?
         }
     };
+    Ok((open_with(settings, name, &opened)?, opened))
+}
+
+/// A collection made with this model, new if there is none.
+pub fn open_with(settings: &Settings, name: &str, opened: &Opened) -> Outcome<Collection> {
+    let collections = Collections::new(&settings.home);
     let identity = opened.embedder.identity();
-    let mut collection = match exists {
-        true => collections.open(&args.collection)?,
-        false => collections.create(&args.collection, identity, None)?,
+    let mut collection = match collections.exists(name)? {
+        true => collections.open(name)?,
+        false => collections.create(name, identity, None)?,
     };
     collection.check_model(identity)?;
     collection.set_model_source(&opened.source)?;
+    Ok(collection)
+}
 
-    let start = Instant::now();
+/// Brings a collection up to date, with a bar, and lists what was skipped.
+pub fn with_progress(
+    settings: &Settings,
+    collection: &mut Collection,
+    model: &dyn Embedder,
+    sources: &[PathBuf],
+    options: IngestOptions,
+) -> Outcome<IngestReport> {
     let mut progress = None;
     let mut on_event = |event: IngestEvent<'_>| match event {
         IngestEvent::Listed { to_read } => progress = Some(FileProgress::new(settings, to_read)),
@@ -56,20 +83,16 @@ pub fn run(settings: &Settings, args: &IndexArgs) -> Outcome {
             }
         }
     };
-    let options = IngestOptions { retry_failed: args.retry_failed, dry_run: args.dry_run };
-    let report = ingest(
-        &mut collection,
-        &opened.embedder,
-        &args.sources,
-        options,
-        &mut on_event,
-        &CANCELLED,
-    )?;
+    let report = ingest(collection, model, sources, options, &mut on_event, &CANCELLED)?;
     if let Some(progress) = progress {
         progress.finish();
     }
     list_skipped(&report.skipped);
-    show(settings, &collection, &report, start.elapsed().as_secs_f64())?;
+    Ok(report)
+}
+
+/// How a command that brought a collection up to date ends.
+pub fn end(collection: &Collection, report: &IngestReport) -> Outcome {
     if report.cancelled {
         let name = collection.name();
         return Err(Failure::Failed(format!(

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use engine::Embedder;
 use engine::decode::{DecodeOptions, decode};
-use indexer::{Collections, Hit, Manifest, pipeline};
-use serde_json::json;
+use indexer::{Collections, Hit, Manifest, Payload, pipeline};
+use serde_json::{Value, json};
 
 use crate::args::{InputArgs, SearchArgs};
 use crate::embedder;
@@ -53,18 +53,36 @@ pub fn run(settings: &Settings, args: &SearchArgs) -> Outcome {
         }))?;
     } else {
         for (i, hit) in hits.iter().enumerate() {
-            let percentile = match manifest.percentile(hit.similarity) {
-                Some(percentile) => format!("{percentile:5.1} %"),
-                None => "      -".to_owned(),
-            };
-            let (rank, similarity, path) = (i + 1, hit.similarity, &hit.record.path);
-            print(&format!("{rank:3}  {similarity:.4}  {percentile}  {path}"))?;
+            print(&hit_line(i + 1, hit, &manifest, &hit.record.path.to_string()))?;
         }
     }
     Ok(Success::Done)
 }
 
-fn hit_json(rank: usize, hit: &Hit, manifest: &Manifest) -> serde_json::Value {
+/// What is attached to an image, after its path.
+fn in_words(payload: &Payload) -> String {
+    payload.iter().fold(String::new(), |line, (name, value)| match value {
+        Value::String(text) => format!("{line}  {name}={text}"),
+        Value::Number(number) if number.is_f64() => {
+            format!("{line}  {name}={:.4}", number.as_f64().unwrap_or_default())
+        }
+        value => format!("{line}  {name}={value}"),
+    })
+}
+
+/// A hit as people get it: rank, similarity, percentile, path.
+pub fn hit_line(rank: usize, hit: &Hit, manifest: &Manifest, path: &str) -> String {
+    let percentile = match manifest.percentile(hit.similarity) {
+        Some(percentile) => format!("{percentile:5.1} %"),
+        None => "      -".to_owned(),
+    };
+    let similarity = hit.similarity;
+    let payload = in_words(&hit.record.payload);
+    format!("{rank:3}  {similarity:.4}  {percentile}  {path}{payload}")
+}
+
+/// A hit as programs get it.
+pub fn hit_json(rank: usize, hit: &Hit, manifest: &Manifest) -> serde_json::Value {
     json!({
         "rank": rank,
         "id": hit.id,
@@ -73,7 +91,7 @@ fn hit_json(rank: usize, hit: &Hit, manifest: &Manifest) -> serde_json::Value {
         "percentile": manifest.percentile(hit.similarity),
         "width": hit.record.width,
         "height": hit.record.height,
-        "payload": {},
+        "payload": hit.record.payload,
     })
 }
 

@@ -8,14 +8,15 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use engine::decode::{DecodeOptions, IccPolicy, decode};
+use engine::Preprocess;
+use engine::decode::{DecodeOptions, IccPolicy};
 use engine::train::Student;
 use engine::train::checkpoint::{WeightsDtype, write_weights};
-use engine::train::distill::{DistillConfig, Distiller, Pictures, StepReport};
+use engine::train::distill::{DistillConfig, Distiller, Pictures, StepReport, ViewGroup};
 use engine::train::ops::MatmulPrecision;
 use engine::vit::PosEmbedRule;
-use engine::{Preprocess, RgbImage};
-use indexer::source;
+use engine::vit::config::PATCH_SIZE;
+use indexer::training_pictures::TrainingPictures;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
@@ -36,66 +37,42 @@ pub fn run(settings: &Settings, command: &TrainCommand) -> Outcome {
     match command {
         TrainCommand::Ssl(args) => ssl::run(settings, args),
         TrainCommand::Distill(args) => distill(settings, args),
+        TrainCommand::Probe(args) => super::probe::train(settings, args),
     }
 }
 
-/// Picture files, decoded when asked for.
-struct Files {
-    paths: Vec<PathBuf>,
-    options: DecodeOptions,
-}
-
-impl Files {
-    /// The pictures in files and folders.
-    fn find(sources: &[PathBuf]) -> Outcome<Self> {
-        let paths: Vec<PathBuf> = source::list(sources)?
-            .files
-            .into_iter()
-            .map(|file| file.path)
-            .filter(|path| source::has_picture_extension(path))
-            .collect();
-        // As the released models were trained, and as models are used by default.
-        let options = DecodeOptions { icc: IccPolicy::Ignore, ..DecodeOptions::default() };
-        let pictures = Self { paths, options };
-        if pictures.is_empty() {
-            let named: Vec<String> = sources.iter().map(|s| s.display().to_string()).collect();
-            return Err(Failure::Failed(format!(
-                "there is no picture in the sources given ({}); name files or folders with some",
-                named.join(", ")
-            )));
-        }
-        Ok(pictures)
+/// The pictures of sources, decoded when asked for.
+fn pictures(sources: &[PathBuf]) -> Outcome<TrainingPictures> {
+    // Colours as the released models were trained on, and as models take them by default.
+    let options = DecodeOptions { icc: IccPolicy::Ignore, ..DecodeOptions::default() };
+    let pictures = TrainingPictures::list(sources, options)?;
+    for (path, reason) in pictures.unreadable() {
+        note(&format!("skipped {}: {reason}", path.display()));
     }
-}
-
-impl Pictures for Files {
-    fn len(&self) -> usize {
-        self.paths.len()
+    if pictures.is_empty() {
+        let named: Vec<String> = sources.iter().map(|s| s.display().to_string()).collect();
+        return Err(Failure::Failed(format!(
+            "there is no picture in the sources given ({}); name files or folders with some",
+            named.join(", ")
+        )));
     }
-
-    fn name(&self, index: usize) -> String {
-        self.paths[index].display().to_string()
-    }
-
-    fn load(&self, index: usize) -> Result<RgbImage, String> {
-        let bytes = std::fs::read(&self.paths[index]).map_err(|error| error.to_string())?;
-        Ok(decode(&bytes, &self.options).map_err(|error| error.to_string())?.image)
-    }
+    Ok(pictures)
 }
 
 fn distill(settings: &Settings, args: &DistillArgs) -> Outcome {
     let name = settings.model.as_deref().ok_or_else(|| {
         Failure::Usage("name the teacher: `--model PATH`, or a name of `akin model list`".into())
     })?;
-    let pictures = Files::find(&args.sources)?;
+    let pictures = pictures(&args.sources)?;
     let config = DistillConfig {
         seed: args.seed,
         steps: args.steps,
         batch: args.batch,
         accumulate: args.accumulate,
-        student_size: args.size,
+        groups: groups(args),
         views: args.views,
-        lr: args.lr,
+        lr: args.lr.unwrap_or(if args.arch.is_some() { 5e-4 } else { 2e-5 }),
+        warmup: args.warmup,
         ..DistillConfig::default()
     };
     std::fs::create_dir_all(&args.out).map_err(|error| {
@@ -106,9 +83,17 @@ fn distill(settings: &Settings, args: &DistillArgs) -> Outcome {
     let precision = precision(args.matmul);
     let mut teacher =
         Student::from_weights(&weights, PosEmbedRule::Published, precision, &device)?.frozen();
-    let all: Vec<usize> = (0..teacher.config().depth).collect();
-    let grid = args.size as usize / 14;
-    let student = teacher.start_from(args.blocks.as_deref().unwrap_or(&all), grid)?;
+    let student = match args.arch {
+        Some(arch) => {
+            let shape = ssl::shape(arch, (args.width, args.depth, None), args.size);
+            Student::random(shape, PosEmbedRule::Published, precision, &device, args.seed)?
+        }
+        None => {
+            let all: Vec<usize> = (0..teacher.config().depth).collect();
+            let grid = args.size as usize / PATCH_SIZE;
+            teacher.start_from(args.blocks.as_deref().unwrap_or(&all), grid)?
+        }
+    };
     let mut run =
         Distiller::new(config, &teacher, weights.sha256(), student, args.cache.as_deref())?;
     let checkpoint = args.out.join("checkpoint.safetensors");
@@ -133,11 +118,22 @@ fn distill(settings: &Settings, args: &DistillArgs) -> Outcome {
     Ok(Success::Done)
 }
 
+/// The whole picture and, where asked for, parts of it; the teacher sees all at one scale.
+fn groups(args: &DistillArgs) -> Vec<ViewGroup> {
+    let mut groups = vec![ViewGroup::global(args.size, args.teacher_size)];
+    if args.locals > 0 {
+        let patch = PATCH_SIZE as u32;
+        let teacher_size = (args.local_size * args.teacher_size / args.size.max(1) / patch).max(1);
+        groups.push(ViewGroup::local(args.locals, args.local_size, teacher_size * patch));
+    }
+    groups
+}
+
 fn train(
     settings: &Settings,
     args: &DistillArgs,
     run: &mut Distiller,
-    pictures: &Files,
+    pictures: &TrainingPictures,
     checkpoint: &Path,
 ) -> Outcome<Option<StepReport>> {
     let bar = bar(settings, args.steps, run.step_count());

@@ -1,6 +1,8 @@
 //! The program as its users meet it. One binary, so that everything links once.
 
 mod cli;
+mod demo;
+mod probe;
 mod support;
 mod tidy;
 mod training;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ops::{is_fused, sum_rows, tensor, with_values};
 use crate::error::Result;
+use crate::kernels::elementwise;
 
 /// Iterations of Sinkhorn-Knopp, as published.
 pub const SINKHORN_ITERATIONS: usize = 3;
@@ -61,7 +62,7 @@ fn fused_sinkhorn(logits: &Tensor, temperature: f32, iterations: usize) -> Resul
         q.iter_mut().for_each(|x| *x = (f64::from(*x) * count as f64 / total) as f32);
     }
     for _ in 0..iterations {
-        let sums = sum_rows(&q, prototypes, |_, x| x);
+        let sums = sum_rows(&q, prototypes, |sums, _, row| elementwise::add(sums, row));
         q.par_chunks_mut(prototypes).for_each(|row| {
             row.iter_mut().zip(&sums).for_each(|(x, sum)| *x /= sum);
             let parts = row.chunks(256).map(|part| f64::from(part.iter().sum::<f32>()));

@@ -47,12 +47,12 @@ pub(super) fn is_fused(x: &Tensor) -> bool {
     x.device().is_cpu() && x.dtype() == candle_core::DType::F32
 }
 
-/// Sums `term(index, value)` down the columns of rows of `width` values, on all cores, in an order
-/// that does not depend on their number.
+/// Sums rows of `width` values down their columns, on all cores, in an order that does not depend
+/// on their number. `add(sums, start, row)` adds the row that starts at value `start`.
 pub(super) fn sum_rows(
     values: &[f32],
     width: usize,
-    term: impl Fn(usize, f32) -> f32 + Sync,
+    add: impl Fn(&mut [f32], usize, &[f32]) + Sync,
 ) -> Vec<f32> {
     const ROWS_PER_TASK: usize = 64;
     let task = ROWS_PER_TASK * width;
@@ -62,10 +62,7 @@ pub(super) fn sum_rows(
         .map(|(i, rows)| {
             let mut sums = vec![0f32; width];
             for (row, values) in rows.chunks_exact(width).enumerate() {
-                let start = i * task + row * width;
-                for (j, (sum, &value)) in sums.iter_mut().zip(values).enumerate() {
-                    *sum += term(start + j, value);
-                }
+                add(&mut sums, i * task + row * width, values);
             }
             sums
         })

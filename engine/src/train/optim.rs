@@ -8,6 +8,7 @@ use rayon::prelude::*;
 
 use super::ops::is_fused;
 use crate::error::Result;
+use crate::kernels::elementwise;
 
 /// Values handed to one task.
 const VALUES_PER_TASK: usize = 1 << 14;
@@ -229,20 +230,20 @@ impl Slot {
             let (b1, b2, scale) = (BETAS.0 as f32, BETAS.1 as f32, scale as f32);
             self.first.inplace_op2(
                 gradient,
-                &Elementwise2(|m: &mut f32, g: f32| *m = b1 * *m + (1.0 - b1) * (g * scale)),
+                &Elementwise2(|m: &mut [f32], g: &[f32]| elementwise::blend(m, g, b1, scale)),
             )?;
             self.second.inplace_op2(
                 gradient,
-                &Elementwise2(|v: &mut f32, g: f32| {
-                    *v = b2 * *v + (1.0 - b2) * (g * scale) * (g * scale);
+                &Elementwise2(|v: &mut [f32], g: &[f32]| {
+                    elementwise::blend_squares(v, g, b2, scale);
                 }),
             )?;
-            let (rate, root, decay, eps) = (rate as f32, root as f32, decay as f32, EPS as f32);
+            let settings = [decay as f32, rate as f32, root as f32, EPS as f32];
             self.variable.inplace_op3(
                 &self.first,
                 &self.second,
-                &Elementwise3(|p: &mut f32, m: f32, v: f32| {
-                    *p = *p * decay - rate * m / (v.sqrt() / root + eps);
+                &Elementwise3(|p: &mut [f32], m: &[f32], v: &[f32]| {
+                    elementwise::adam(p, m, v, settings);
                 }),
             )?;
             return Ok(());
@@ -274,7 +275,7 @@ pub fn ema_update(
             let keep = momentum as f32;
             average.inplace_op2(
                 current,
-                &Elementwise2(|a: &mut f32, c: f32| *a = keep * *a + (1.0 - keep) * c),
+                &Elementwise2(|a: &mut [f32], c: &[f32]| elementwise::blend(a, c, keep, 1.0)),
             )?;
         } else {
             let mean =
@@ -302,7 +303,7 @@ fn values_mut<'a>(
 /// In-place work on one tensor that reads another of the same shape.
 struct Elementwise2<F>(F);
 
-impl<F: Fn(&mut f32, f32) + Sync> InplaceOp2 for Elementwise2<F> {
+impl<F: Fn(&mut [f32], &[f32]) + Sync> InplaceOp2 for Elementwise2<F> {
     fn name(&self) -> &'static str {
         "optimizer-moment"
     }
@@ -319,9 +320,10 @@ impl<F: Fn(&mut f32, f32) + Sync> InplaceOp2 for Elementwise2<F> {
         if target.len() != source.len() {
             bail!("{} values meet {}", target.len(), source.len());
         }
-        target.par_chunks_mut(VALUES_PER_TASK).zip(source.par_chunks(VALUES_PER_TASK)).for_each(
-            |(target, source)| target.iter_mut().zip(source).for_each(|(t, &s)| self.0(t, s)),
-        );
+        target
+            .par_chunks_mut(VALUES_PER_TASK)
+            .zip(source.par_chunks(VALUES_PER_TASK))
+            .for_each(|(target, source)| self.0(target, source));
         Ok(())
     }
 }
@@ -329,7 +331,7 @@ impl<F: Fn(&mut f32, f32) + Sync> InplaceOp2 for Elementwise2<F> {
 /// In-place work on one tensor that reads two others of the same shape.
 struct Elementwise3<F>(F);
 
-impl<F: Fn(&mut f32, f32, f32) + Sync> InplaceOp3 for Elementwise3<F> {
+impl<F: Fn(&mut [f32], &[f32], &[f32]) + Sync> InplaceOp3 for Elementwise3<F> {
     fn name(&self) -> &'static str {
         "optimizer-step"
     }
@@ -351,11 +353,7 @@ impl<F: Fn(&mut f32, f32, f32) + Sync> InplaceOp3 for Elementwise3<F> {
         target
             .par_chunks_mut(VALUES_PER_TASK)
             .zip(first.par_chunks(VALUES_PER_TASK).zip(second.par_chunks(VALUES_PER_TASK)))
-            .for_each(|(target, (first, second))| {
-                for ((t, &a), &b) in target.iter_mut().zip(first).zip(second) {
-                    self.0(t, a, b);
-                }
-            });
+            .for_each(|(target, (first, second))| self.0(target, first, second));
         Ok(())
     }
 }

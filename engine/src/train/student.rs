@@ -235,6 +235,11 @@ impl Student {
         &self.device
     }
 
+    /// Arithmetic of its matrix products.
+    pub fn precision(&self) -> MatmulPrecision {
+        self.precision
+    }
+
     /// Shape of the backbone.
     pub fn config(&self) -> &VitConfig {
         &self.config

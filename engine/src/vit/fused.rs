@@ -3,13 +3,12 @@
 //!
 //! All of these work in place and are given tensors the caller has just made.
 
-use std::ops::Add;
-
 use candle_core::{CpuStorage, D, DType, InplaceOp1, InplaceOp2, InplaceOp3, Layout, Tensor, bail};
 use rayon::prelude::*;
 
 use super::config::LAYER_NORM_EPS;
 use crate::error::Result;
+use crate::kernels::elementwise;
 
 /// Values handed to one task: enough to amortise scheduling.
 const VALUES_PER_TASK: usize = 1 << 15;
@@ -23,12 +22,7 @@ pub(super) fn add_bias(x: Tensor, bias: &Tensor) -> Result<Tensor> {
     if !is_cpu_f32(&x) {
         return Ok(x.broadcast_add(bias)?);
     }
-    x.inplace_op2(
-        bias,
-        &RowOp2("add-bias", |row, bias| {
-            row.iter_mut().zip(bias).for_each(|(x, b)| *x += b);
-        }),
-    )?;
+    x.inplace_op2(bias, &RowOp2("add-bias", elementwise::add))?;
     Ok(x)
 }
 
@@ -38,9 +32,7 @@ pub(super) fn gelu(x: Tensor) -> Result<Tensor> {
         // The exact form: candle's `gelu` is the tanh approximation.
         return Ok(x.gelu_erf()?);
     }
-    x.inplace_op1(&RowOp1("gelu", |row| {
-        row.iter_mut().for_each(|x| *x *= 0.5 + 0.5 * erf(*x * std::f32::consts::FRAC_1_SQRT_2));
-    }))?;
+    x.inplace_op1(&RowOp1("gelu", elementwise::gelu))?;
     Ok(x)
 }
 
@@ -52,12 +44,7 @@ pub(super) fn softmax(x: Tensor) -> Result<Tensor> {
         let exp = x.broadcast_sub(&x.max_keepdim(D::Minus1)?)?.exp()?;
         return Ok(exp.broadcast_div(&exp.sum_keepdim(D::Minus1)?)?.to_dtype(dtype)?);
     }
-    x.inplace_op1(&RowOp1("softmax", |row| {
-        let max = lanes(row, f32::NEG_INFINITY, |x| x, f32::max);
-        row.iter_mut().for_each(|x| *x = exp(*x - max));
-        let scale = 1.0 / lanes(row, 0.0, |x| x, f32::add);
-        row.iter_mut().for_each(|x| *x *= scale);
-    }))?;
+    x.inplace_op1(&RowOp1("softmax", elementwise::softmax))?;
     Ok(x)
 }
 
@@ -72,20 +59,7 @@ pub(super) fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<T
         return Ok(normed.to_dtype(dtype)?.broadcast_mul(weight)?.broadcast_add(bias)?);
     }
     let out = x.copy()?;
-    out.inplace_op3(
-        weight,
-        bias,
-        &RowOp3("layer-norm", |row, weight, bias| {
-            let count = row.len() as f32;
-            let mean = lanes(row, 0.0, |x| x, f32::add) / count;
-            row.iter_mut().for_each(|x| *x -= mean);
-            let variance = lanes(row, 0.0, |x| x * x, f32::add) / count;
-            let scale = 1.0 / (variance + LAYER_NORM_EPS as f32).sqrt();
-            for (x, (w, b)) in row.iter_mut().zip(weight.iter().zip(bias)) {
-                *x = *x * scale * w + b;
-            }
-        }),
-    )?;
+    out.inplace_op3(weight, bias, &RowOp3("layer-norm", elementwise::layer_norm))?;
     Ok(out)
 }
 
@@ -96,49 +70,6 @@ pub(super) fn scaled_residual(x: &Tensor, branch: Tensor, gamma: &Tensor) -> Res
     }
     branch.inplace_op3(x, gamma, &ScaledResidual)?;
     Ok(branch)
-}
-
-/// Joins the mapped values of a row, in 16 independent lanes, which compilers turn into vector
-/// instructions.
-fn lanes(row: &[f32], start: f32, map: impl Fn(f32) -> f32, join: impl Fn(f32, f32) -> f32) -> f32 {
-    let mut lanes = [start; 16];
-    let (chunks, rest) = row.as_chunks::<16>();
-    for chunk in chunks {
-        lanes.iter_mut().zip(chunk).for_each(|(lane, &x)| *lane = join(*lane, map(x)));
-    }
-    lanes.iter_mut().zip(rest).for_each(|(lane, &x)| *lane = join(*lane, map(x)));
-    lanes.into_iter().fold(start, join)
-}
-
-/// The exponential function for arguments up to 0 (smaller than -87 gives about 1e-38), relative
-/// error below 3e-7: 2^k times a polynomial, without branches.
-#[inline(always)]
-pub(crate) fn exp(x: f32) -> f32 {
-    let x = x.max(-87.0);
-    // Adding and taking away 1.5 * 2^23 rounds to the nearest integer.
-    const ROUND: f32 = 12_582_912.0;
-    let k = (x * std::f32::consts::LOG2_E + ROUND) - ROUND;
-    // ln 2 in two parts, so that the difference keeps its low bits.
-    let r = (x - k * 0.693_359_4) - k * -2.121_944_4e-4;
-    // Cephes expf: minimax on [-ln 2 / 2, ln 2 / 2].
-    let mut p = 1.987_569_1e-4;
-    for c in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
-        p = p * r + c;
-    }
-    let mantissa = p * r * r + r + 1.0;
-    mantissa * f32::from_bits(((k as i32 + 127) << 23) as u32)
-}
-
-/// The error function, absolute error below 3e-7: Abramowitz and Stegun 7.1.26.
-#[inline(always)]
-pub(crate) fn erf(x: f32) -> f32 {
-    let a = x.abs();
-    let t = 1.0 / (1.0 + 0.327_591_1 * a);
-    let mut p = 1.061_405_4f32;
-    for c in [-1.453_152, 1.421_413_7, -0.284_496_74, 0.254_829_6] {
-        p = p * t + c;
-    }
-    (1.0 - p * t * exp(-a * a)).copysign(x)
 }
 
 struct RowOp1(&'static str, fn(&mut [f32]));
@@ -211,9 +142,7 @@ impl InplaceOp3 for ScaledResidual {
         let chunk = chunk_of(width);
         branch.par_chunks_mut(chunk).zip(x.par_chunks(chunk)).for_each(|(branch, x)| {
             for (branch, x) in branch.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
-                for ((branch, x), gamma) in branch.iter_mut().zip(x).zip(gamma) {
-                    *branch = x + gamma * *branch;
-                }
+                elementwise::scaled_residual(branch, x, gamma);
             }
         });
         Ok(())

@@ -13,8 +13,7 @@ use rayon::prelude::*;
 
 use super::{is_fused, slice, tensor, with_values};
 use crate::error::Result;
-use crate::kernels::{Operand, matmul_f32};
-use crate::vit::fused::exp;
+use crate::kernels::{Operand, elementwise, matmul_f32};
 
 /// Lengths of the sequences packed into one tensor, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,7 +119,7 @@ impl Head {
         let (tokens, dim) = (qkv.len() / width, width / 3 / num_heads);
         let parts = std::array::from_fn(|part| {
             let start = part * (width / 3) + head * dim;
-            qkv.chunks_exact(width).flat_map(|row| &row[start..start + dim]).copied().collect()
+            columns(qkv, width, start..start + dim)
         });
         let mut head = Self { tokens, dim, parts };
         let scale = head.scale();
@@ -141,10 +140,7 @@ impl Head {
         let mut weights = vec![0f32; self.tokens * self.tokens];
         matmul_f32(self.part(0), self.part(1).t(), &mut weights);
         for row in weights.chunks_exact_mut(self.tokens) {
-            let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            row.iter_mut().for_each(|x| *x = exp(*x - max));
-            let total: f32 = row.iter().sum();
-            row.iter_mut().for_each(|x| *x /= total);
+            elementwise::softmax(row);
         }
         weights
     }
@@ -166,8 +162,7 @@ impl Head {
         matmul_f32(grad, self.part(2).t(), &mut d_scores);
         let rows = d_scores.chunks_exact_mut(self.tokens).zip(weights.chunks_exact(self.tokens));
         for (d_scores, weights) in rows {
-            let mean: f32 = d_scores.iter().zip(weights).map(|(d, w)| d * w).sum();
-            d_scores.iter_mut().zip(weights).for_each(|(d, w)| *d = (*d - mean) * w);
+            elementwise::softmax_backward(d_scores, weights);
         }
         matmul_f32(self.square(&d_scores), self.part(1), &mut d_query);
         // The stored query is scaled already; its own gradient is not.
@@ -206,6 +201,15 @@ impl Attention {
             })
             .collect()
     }
+}
+
+/// Columns `range` of a matrix of rows of `width` values.
+fn columns(matrix: &[f32], width: usize, range: Range<usize>) -> Vec<f32> {
+    let mut values = Vec::with_capacity(matrix.len() / width * range.len());
+    for row in matrix.chunks_exact(width) {
+        values.extend_from_slice(&row[range.clone()]);
+    }
+    values
 }
 
 /// Writes (n, dim) values into columns `column..column + dim` of `rows` of a matrix.
@@ -249,13 +253,8 @@ impl CustomOp1 for Attention {
         let heads = with_values(grad, |grad| {
             with_values(qkv, |qkv| {
                 Ok(self.map(qkv, width, |rows, head, gathered| {
-                    let columns = head * head_dim..(head + 1) * head_dim;
-                    let grad: Vec<f32> = grad[rows.start * dim..rows.end * dim]
-                        .chunks_exact(dim)
-                        .flat_map(|row| &row[columns.clone()])
-                        .copied()
-                        .collect();
-                    gathered.backward(&grad)
+                    let grad = &grad[rows.start * dim..rows.end * dim];
+                    gathered.backward(&columns(grad, dim, head * head_dim..(head + 1) * head_dim))
                 }))
             })
         })?;

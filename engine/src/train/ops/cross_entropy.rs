@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::{is_fused, slice, tensor, with_values};
 use crate::error::Result;
-use crate::vit::fused::exp;
+use crate::kernels::elementwise::exp;
 
 /// Values summed in f32 before f64 takes over: 65,536 probabilities are too many for f32.
 const VALUES_PER_SUM: usize = 256;

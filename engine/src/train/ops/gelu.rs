@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use super::{is_fused, slice, tensor, with_values};
 use crate::error::Result;
-use crate::vit::fused::{erf, exp};
+use crate::kernels::elementwise;
 
 /// Values handed to one task.
 const VALUES_PER_TASK: usize = 1 << 14;
@@ -23,11 +23,6 @@ pub fn gelu(x: &Tensor) -> Result<Tensor> {
 
 struct Gelu;
 
-/// Normal distribution function.
-fn phi(x: f32) -> f32 {
-    0.5 + 0.5 * erf(x * std::f32::consts::FRAC_1_SQRT_2)
-}
-
 impl CustomOp1 for Gelu {
     fn name(&self) -> &'static str {
         "gelu"
@@ -35,23 +30,16 @@ impl CustomOp1 for Gelu {
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
         let mut out = slice(x, layout)?.to_vec();
-        out.par_chunks_mut(VALUES_PER_TASK)
-            .for_each(|values| values.iter_mut().for_each(|x| *x *= phi(*x)));
+        out.par_chunks_mut(VALUES_PER_TASK).for_each(elementwise::gelu);
         Ok((CpuStorage::F32(out), layout.shape().clone()))
     }
 
     fn bwd(&self, x: &Tensor, _out: &Tensor, grad: &Tensor) -> candle_core::Result<Option<Tensor>> {
-        // 1 / sqrt(2 pi)
-        const DENSITY_AT_ZERO: f32 = 0.398_942_3;
         let mut out = with_values(grad, |grad| Ok(grad.to_vec()))?;
         with_values(x, |x| {
-            out.par_chunks_mut(VALUES_PER_TASK).zip(x.par_chunks(VALUES_PER_TASK)).for_each(
-                |(grad, x)| {
-                    for (grad, &x) in grad.iter_mut().zip(x) {
-                        *grad *= phi(x) + x * DENSITY_AT_ZERO * exp(-0.5 * x * x);
-                    }
-                },
-            );
+            out.par_chunks_mut(VALUES_PER_TASK)
+                .zip(x.par_chunks(VALUES_PER_TASK))
+                .for_each(|(grad, x)| elementwise::gelu_backward(grad, x));
             Ok(())
         })?;
         Ok(Some(tensor(out, x.shape())?))

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use super::{is_fused, slice, sum_rows, tensor, with_values};
 use crate::error::Result;
-use crate::kernels::{Operand, matmul_bf16};
+use crate::kernels::{Operand, elementwise, matmul_bf16};
 
 /// Arithmetic of the matrix products of a training step on the CPU.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -64,9 +64,7 @@ impl CustomOp3 for Bf16Linear {
         let weight = Operand::new(slice(weight, weight_layout)?, output, input);
         matmul_bf16(x, weight.t(), &mut out);
         let bias = slice(bias, bias_layout)?;
-        out.par_chunks_mut(output.max(1)).for_each(|row| {
-            row.iter_mut().zip(bias).for_each(|(x, b)| *x += b);
-        });
+        out.par_chunks_mut(output.max(1)).for_each(|row| elementwise::add(row, bias));
         Ok((CpuStorage::F32(out), (rows, output).into()))
     }
 
@@ -81,7 +79,7 @@ impl CustomOp3 for Bf16Linear {
         let ((rows, input), output) = (x.dims2()?, weight.dim(0)?);
         let (mut grad_x, mut grad_weight) = (vec![0f32; rows * input], vec![0f32; output * input]);
         let grad_bias = with_values(grad, |grad| {
-            let grad_bias = sum_rows(grad, output, |_, x| x);
+            let grad_bias = sum_rows(grad, output, |sums, _, row| elementwise::add(sums, row));
             let grad = Operand::new(grad, rows, output);
             with_values(weight, |weight| {
                 matmul_bf16(grad, Operand::new(weight, output, input), &mut grad_x);

@@ -5,6 +5,7 @@ use rayon::prelude::*;
 
 use super::{is_fused, slice, tensor, with_values};
 use crate::error::Result;
+use crate::kernels::elementwise;
 use crate::vit::config::LAYER_NORM_EPS;
 
 /// Rows whose gradients are summed by one task. Fixed, so that sums do not depend on the number of
@@ -34,14 +35,6 @@ fn composed(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
 
 struct Norm;
 
-/// Mean and reciprocal standard deviation of a row.
-fn statistics(row: &[f32]) -> (f32, f32) {
-    let count = row.len() as f32;
-    let mean = row.iter().sum::<f32>() / count;
-    let variance = row.iter().map(|x| (x - mean) * (x - mean)).sum::<f32>() / count;
-    (mean, (variance + LAYER_NORM_EPS as f32).sqrt().recip())
-}
-
 impl CustomOp3 for Norm {
     fn name(&self) -> &'static str {
         "layer-norm"
@@ -69,10 +62,7 @@ impl CustomOp3 for Norm {
         let mut out = slice(x, x_layout)?.to_vec();
         out.par_chunks_mut(width * ROWS_PER_TASK).for_each(|rows| {
             for row in rows.chunks_exact_mut(width) {
-                let (mean, scale) = statistics(row);
-                for ((x, w), b) in row.iter_mut().zip(weight).zip(bias) {
-                    *x = (*x - mean) * scale * w + b;
-                }
+                elementwise::layer_norm(row, weight, bias);
             }
         });
         Ok((CpuStorage::F32(out), (rows, width).into()))
@@ -118,23 +108,10 @@ impl CustomOp3 for Norm {
 /// Writes the gradient of some rows and returns their share of those of gain and shift.
 fn rows_backward(d_x: &mut [f32], x: &[f32], grad: &[f32], weight: &[f32]) -> [Vec<f32>; 2] {
     let width = weight.len();
-    let count = width as f32;
     let (mut d_weight, mut d_bias) = (vec![0f32; width], vec![0f32; width]);
     let rows = x.chunks_exact(width).zip(grad.chunks_exact(width));
     for (d_x, (x, grad)) in d_x.chunks_exact_mut(width).zip(rows) {
-        let (mean, scale) = statistics(x);
-        let (mut along_one, mut along_x) = (0f32, 0f32);
-        for i in 0..width {
-            let normed = (x[i] - mean) * scale;
-            d_weight[i] += grad[i] * normed;
-            d_bias[i] += grad[i];
-            along_one += grad[i] * weight[i];
-            along_x += grad[i] * weight[i] * normed;
-        }
-        for i in 0..width {
-            let normed = (x[i] - mean) * scale;
-            d_x[i] = scale * (grad[i] * weight[i] - (along_one + normed * along_x) / count);
-        }
+        elementwise::layer_norm_backward(d_x, x, grad, weight, &mut d_weight, &mut d_bias);
     }
     [d_weight, d_bias]
 }

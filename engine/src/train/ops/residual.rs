@@ -5,6 +5,7 @@ use rayon::prelude::*;
 
 use super::{is_fused, slice, sum_rows, tensor, with_values};
 use crate::error::Result;
+use crate::kernels::elementwise;
 
 /// Values handed to one task.
 const VALUES_PER_TASK: usize = 1 << 14;
@@ -50,9 +51,7 @@ impl CustomOp3 for ScaledResidual {
         let task = VALUES_PER_TASK.div_ceil(width) * width;
         out.par_chunks_mut(task).zip(branch.par_chunks(task)).for_each(|(out, branch)| {
             for (out, branch) in out.chunks_exact_mut(width).zip(branch.chunks_exact(width)) {
-                for ((out, branch), gamma) in out.iter_mut().zip(branch).zip(gamma) {
-                    *out += branch * gamma;
-                }
+                elementwise::add_products(out, branch, gamma);
             }
         });
         Ok((CpuStorage::F32(out), (rows, width).into()))
@@ -69,13 +68,15 @@ impl CustomOp3 for ScaledResidual {
         let width = x.dim(1)?;
         let mut d_branch = with_values(grad, |grad| Ok(grad.to_vec()))?;
         let d_gamma = with_values(branch, |branch| {
-            Ok(sum_rows(&d_branch, width, |i, grad| grad * branch[i]))
+            Ok(sum_rows(&d_branch, width, |sums, start, grad| {
+                elementwise::add_products(sums, grad, &branch[start..start + width]);
+            }))
         })?;
         with_values(gamma, |gamma| {
             let task = VALUES_PER_TASK.div_ceil(width) * width;
             d_branch.par_chunks_mut(task).for_each(|rows| {
                 for row in rows.chunks_exact_mut(width) {
-                    row.iter_mut().zip(gamma).for_each(|(x, gamma)| *x *= gamma);
+                    elementwise::scale(row, gamma);
                 }
             });
             Ok(())

@@ -8,6 +8,7 @@ use rayon::prelude::*;
 
 use super::{is_fused, slice, sum_rows, tensor, with_values};
 use crate::error::Result;
+use crate::kernels::elementwise;
 
 /// Distinct rows of a tensor, each with the factor of what is added to it.
 #[derive(Clone, Debug, PartialEq)]
@@ -169,11 +170,13 @@ impl CustomOp3 for AddToRows {
             row.iter_mut().for_each(|x| *x *= factor);
         });
         let d_gamma = with_values(branch, |branch| {
-            Ok(sum_rows(&d_branch, width, |i, grad| grad * branch[i]))
+            Ok(sum_rows(&d_branch, width, |sums, start, grad| {
+                elementwise::add_products(sums, grad, &branch[start..start + width]);
+            }))
         })?;
         with_values(gamma, |gamma| {
             d_branch.par_chunks_mut(width).for_each(|row| {
-                row.iter_mut().zip(gamma).for_each(|(x, gamma)| *x *= gamma);
+                elementwise::scale(row, gamma);
             });
             Ok(())
         })?;
