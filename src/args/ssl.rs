@@ -154,6 +154,9 @@ pub struct BackboneArgs {
     /// Register tokens
     #[arg(long, value_name = "N", default_value = "0", conflicts_with = "init")]
     pub registers: usize,
+    /// LayerScale at the start; larger values make short runs faster
+    #[arg(long, value_name = "FACTOR", default_value = "1e-5", conflicts_with = "init")]
+    pub layer_scale: f64,
     /// Go on from weights instead: a name of `akin model list`, or a path
     #[arg(long, value_name = "NAME|PATH")]
     pub init: Option<String>,

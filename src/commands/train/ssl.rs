@@ -143,7 +143,7 @@ fn backbone(
     precision: MatmulPrecision,
     device: &engine::Device,
 ) -> Outcome<Student> {
-    let BackboneArgs { arch, width, depth, heads, registers, init } = &args.backbone;
+    let BackboneArgs { arch, width, depth, heads, registers, layer_scale, init } = &args.backbone;
     let rule = PosEmbedRule::Published;
     if let Some(name) = init {
         let weights = embedder::weights(settings, name)?;
@@ -153,7 +153,9 @@ fn backbone(
     }
     let shape = shape(*arch, (*width, *depth, *heads), args.size);
     let shape = VitConfig { num_register_tokens: *registers, ..shape };
-    Ok(Student::random(shape, rule, precision, device, args.seed)?)
+    let student = Student::random(shape, rule, precision, device, args.seed)?;
+    student.set_layer_scale(*layer_scale)?;
+    Ok(student)
 }
 
 /// A shape of the family, with another width, depth or number of heads where given, for pictures of
