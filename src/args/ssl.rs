@@ -118,7 +118,7 @@ pub struct SslArgs {
     /// Seed of everything random
     #[arg(long, value_name = "N", default_value = "0")]
     pub seed: u64,
-    /// Matrix products in bf16 on the CPU, or in f32
+    /// Matrix products in bf16 (sums and all else in f32), or in f32
     #[arg(long, value_enum, default_value = "bf16")]
     pub matmul: MatmulArg,
     /// Keep less in memory and compute it again: the same result, a third slower
