@@ -1,5 +1,6 @@
 //! The command line, as typed.
 
+mod probe;
 mod ssl;
 
 use std::path::PathBuf;
@@ -8,6 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use engine::decode::IccPolicy;
 use engine::{ModelOptions, Pooling, Preprocess, vit::PosEmbedRule};
 
+pub use self::probe::{EvalLinearArgs, FitArgs, LabelArgs, MethodArg, ProbeArgs, ScaleArg, YesNo};
 pub use self::ssl::{ArchArg, BackboneArgs, CentringArg, SslArgs};
 
 /// Visual search on frozen DINOv2 features: index folders of pictures, find a picture's kin.
@@ -60,6 +62,8 @@ pub enum Command {
     Index(IndexArgs),
     /// Find the pictures most similar to one
     Search(SearchArgs),
+    /// Give every image of a collection the class that a head finds in it
+    Label(LabelArgs),
     /// Write embeddings to a Parquet or NumPy file
     Embed(EmbedArgs),
     /// Measure a model on labelled pictures
@@ -79,9 +83,20 @@ pub enum Command {
 #[derive(Debug, Subcommand)]
 pub enum TrainCommand {
     /// Train a backbone on unlabelled pictures, as DINOv2 was trained
-    Ssl(SslArgs),
+    Ssl(Box<SslArgs>),
     /// Distil the model of `--model` into a smaller or faster one by feature matching
+    ///
+    /// The published recipe, with prototypes, is `akin train ssl --teacher`.
     Distill(DistillArgs),
+    /// Train a classification head on frozen features of labelled pictures
+    ///
+    /// A picture's class is the name of its folder. Pictures are prepared as for evaluation and
+    /// computed once each, where the published protocol draws a random crop and flip at every step:
+    /// `--views` draws that many of each. The head is chosen on pictures held out of training; what
+    /// it gets right there is no test result, for which `--queries` names pictures of their own. Of
+    /// heads with as many right, that with the lowest loss is taken (`akin eval linear` takes the
+    /// first, as published), for its confidence to mean something.
+    Probe(ProbeArgs),
 }
 
 /// Ctrl-C ends a run after the current step; the same command goes on from there.
@@ -97,9 +112,27 @@ pub struct DistillArgs {
     /// Blocks of the teacher that the student starts from, such as 0,2,4 [default: all]
     #[arg(long, value_name = "N,N,..", value_delimiter = ',')]
     pub blocks: Option<Vec<usize>>,
+    /// Start from random weights of this shape instead
+    #[arg(long, value_enum, conflicts_with = "blocks")]
+    pub arch: Option<ArchArg>,
+    /// Width of the new student, instead of the shape's
+    #[arg(long, value_name = "N", value_parser = positive, requires = "arch")]
+    pub width: Option<usize>,
+    /// Blocks of the new student, instead of the shape's
+    #[arg(long, value_name = "N", value_parser = positive, requires = "arch")]
+    pub depth: Option<usize>,
     /// Side of the student's input in pixels, a multiple of 14
     #[arg(long, value_name = "PX", default_value = "126")]
     pub size: u32,
+    /// Side of the teacher's input in pixels, a multiple of 14
+    #[arg(long, value_name = "PX", default_value = "224")]
+    pub teacher_size: u32,
+    /// Small views of each picture, beside the whole one
+    #[arg(long, value_name = "N", default_value = "0")]
+    pub locals: usize,
+    /// Side of small views for the student, a multiple of 14; the teacher's are larger in proportion
+    #[arg(long, value_name = "PX", default_value = "56")]
+    pub local_size: u32,
     /// Optimizer steps
     #[arg(long, value_name = "N", default_value = "10000")]
     pub steps: usize,
@@ -109,9 +142,12 @@ pub struct DistillArgs {
     /// Forward passes in one step
     #[arg(long, value_name = "N", default_value = "1", value_parser = positive)]
     pub accumulate: usize,
-    /// Peak learning rate
-    #[arg(long, value_name = "RATE", default_value = "1e-4")]
-    pub lr: f64,
+    /// Peak learning rate [default: 2e-5, or 5e-4 from random weights]
+    #[arg(long, value_name = "RATE")]
+    pub lr: Option<f64>,
+    /// Steps of rising learning rate
+    #[arg(long, value_name = "N", default_value = "100")]
+    pub warmup: usize,
     /// Views of each picture, taken in turns; 0 draws a new one every time
     #[arg(long, value_name = "N", default_value = "0")]
     pub views: u64,
@@ -121,7 +157,7 @@ pub struct DistillArgs {
     /// Seed of order and views
     #[arg(long, value_name = "N", default_value = "0")]
     pub seed: u64,
-    /// Matrix products in bf16 on the CPU, or in f32
+    /// Matrix products in bf16 (sums and all else in f32), or in f32
     #[arg(long, value_enum, default_value = "bf16")]
     pub matmul: MatmulArg,
     /// Steps between checkpoints
@@ -318,6 +354,12 @@ impl InputArgs {
 pub enum EvalCommand {
     /// Weighted k-NN accuracy; a picture's class is the name of its folder
     Knn(KnnArgs),
+    /// Accuracy of a linear or logistic probe trained on frozen features of labelled pictures
+    ///
+    /// The published protocol in all but one thing: training pictures are prepared as for evaluation
+    /// and computed once each, where the original draws a random crop and flip at every step;
+    /// `--views` draws that many of each. A picture's class is the name of its folder.
+    Linear(EvalLinearArgs),
     /// Mean average precision of retrieving a picture's class; the class is its folder's name
     Retrieval(EvalSource),
     /// How often an edited copy's nearest picture is its original
@@ -343,9 +385,15 @@ pub struct KnnArgs {
     /// Classify these by the others, instead of each picture by all the rest
     #[arg(long, value_name = "SOURCE")]
     pub queries: Vec<PathBuf>,
-    /// Neighbours that vote
-    #[arg(short, default_value = "10", value_name = "K", value_parser = positive)]
-    pub k: usize,
+    /// Neighbours that vote; several numbers, such as the published 10,20,100,200, share one pass
+    #[arg(
+        short,
+        default_value = "10",
+        value_name = "K,..",
+        value_delimiter = ',',
+        value_parser = positive
+    )]
+    pub k: Vec<usize>,
     /// Softness of the votes
     #[arg(long, default_value = "0.07", value_name = "T")]
     pub temperature: f64,

@@ -5,6 +5,8 @@ pub mod demo;
 pub mod embed;
 pub mod eval;
 pub mod index;
+pub mod label;
 pub mod model;
+pub mod probe;
 pub mod search;
 pub mod train;

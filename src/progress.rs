@@ -60,6 +60,14 @@ impl FileProgress {
         }
     }
 
+    /// One more file is done, or skipped.
+    pub fn next(&mut self, skipped: Option<&Skipped>) {
+        match skipped {
+            Some(skipped) => self.skipped(skipped),
+            None => self.done(),
+        }
+    }
+
     pub fn finish(&self) {
         self.bar.finish_and_clear();
     }

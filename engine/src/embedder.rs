@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::decode::{DecodeOptions, IccPolicy};
-use crate::error::Result;
-use crate::features::{Embedding, Features, Pooling};
+use crate::error::{EngineError, Result};
+use crate::features::{Embedding, Pooling, ProbeTokens};
 use crate::preprocess::Preprocess;
 use crate::vit::config::PATCH_SIZE;
 use crate::vit::{PosEmbedRule, VisionTransformer, Weights};
@@ -57,6 +57,11 @@ impl ModelIdentity {
 pub struct Pixels(Vec<f32>);
 
 impl Pixels {
+    /// From (3, side, side) normalised values.
+    pub(crate) fn from_chw(values: Vec<f32>) -> Self {
+        Self(values)
+    }
+
     /// The values, CHW.
     pub fn as_slice(&self) -> &[f32] {
         &self.0
@@ -169,7 +174,8 @@ impl DinoEmbedder {
     /// # Errors
     /// As [`embed`](Embedder::embed).
     pub fn embed_dense(&self, batch: &[Pixels]) -> Result<Vec<DenseEmbedding>> {
-        self.in_chunks(batch, |features| {
+        self.in_chunks(batch, |pixels| {
+            let features = self.model.forward(pixels)?;
             let embeddings = features.pool(self.identity.pooling)?;
             let patches = features.patch_tokens.to_dtype(DType::F32)?.flatten_from(1)?;
             let dense = embeddings.into_iter().zip(patches.to_vec2()?);
@@ -179,19 +185,36 @@ impl DinoEmbedder {
         })
     }
 
-    /// Runs a batch through the model and `read`s the features. On the CPU the batch is shared out
-    /// to the cores: candle runs elementwise operations on one thread.
+    /// What probes read of each picture, from the last `blocks` blocks, final norm applied to each
+    /// (the reference's `get_intermediate_layers(n=blocks, norm=True)`).
+    ///
+    /// # Errors
+    /// [`EngineError::NoSuchLayer`] when the model has fewer blocks, or as
+    /// [`embed`](Embedder::embed).
+    pub fn probe_tokens(&self, batch: &[Pixels], blocks: usize) -> Result<Vec<ProbeTokens>> {
+        let depth = self.model.config().depth;
+        let first = depth
+            .checked_sub(blocks)
+            .ok_or(EngineError::NoSuchLayer { layer: blocks.saturating_sub(1), depth })?;
+        let layers: Vec<usize> = (first..depth).collect();
+        self.in_chunks(batch, |pixels| {
+            ProbeTokens::of_layers(&self.model.intermediate_layers(pixels, &layers)?)
+        })
+    }
+
+    /// Hands a batch to `run` as (B, 3, side, side). On the CPU the batch is shared out to the
+    /// cores: candle runs elementwise operations on one thread.
     fn in_chunks<T: Send>(
         &self,
         batch: &[Pixels],
-        read: impl Fn(&Features) -> Result<Vec<T>> + Sync,
+        run: impl Fn(&Tensor) -> Result<Vec<T>> + Sync,
     ) -> Result<Vec<T>> {
         let side = self.identity.preprocess.crop as usize;
         let run = |chunk: &[Pixels]| {
             let values: Vec<f32> = chunk.iter().flat_map(|pixels| &pixels.0).copied().collect();
             let shape = (chunk.len(), 3, side, side);
             let input = Tensor::from_vec(values, shape, self.model.device())?;
-            read(&self.model.forward(&input)?)
+            run(&input)
         };
         if batch.is_empty() {
             return Ok(Vec::new());
@@ -226,6 +249,6 @@ impl Embedder for DinoEmbedder {
     }
 
     fn embed(&self, batch: &[Pixels]) -> Result<Vec<Embedding>> {
-        self.in_chunks(batch, |features| features.pool(self.identity.pooling))
+        self.in_chunks(batch, |pixels| self.model.forward(pixels)?.pool(self.identity.pooling))
     }
 }

@@ -1,5 +1,7 @@
 //! What can go wrong between picture bytes and features.
 
+use std::path::PathBuf;
+
 use crate::decode::DecodeError;
 use crate::preprocess::PreprocessError;
 use crate::vit::weights::WeightsError;
@@ -50,6 +52,14 @@ pub enum EngineError {
     /// Training cannot start or go on.
     #[error("{reason}")]
     Training {
+        /// What is wrong, and what to do.
+        reason: String,
+    },
+    /// A file is no classification head that can be used.
+    #[error("{path} is not a usable head: {reason}")]
+    Head {
+        /// File.
+        path: PathBuf,
         /// What is wrong, and what to do.
         reason: String,
     },

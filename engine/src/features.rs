@@ -94,6 +94,39 @@ impl std::fmt::Display for Pooling {
     }
 }
 
+/// What linear probes read of one picture: final-normed tokens of the last blocks.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ProbeTokens {
+    /// CLS tokens of the last L blocks, (L, C) row-major, the last block last.
+    pub cls: Vec<f32>,
+    /// Mean of the patch tokens of the last block, (C).
+    pub mean_patch: Vec<f32>,
+}
+
+impl ProbeTokens {
+    /// One for each picture of a batch, from the features of consecutive last blocks.
+    ///
+    /// # Errors
+    /// [`EngineError::BadEmbedding`] when a value is not finite.
+    pub(crate) fn of_layers(layers: &[Features]) -> Result<Vec<Self>> {
+        let Some(last) = layers.last() else { return Ok(Vec::new()) };
+        let cls: Vec<_> = layers.iter().map(|layer| &layer.cls_token).collect();
+        let cls = Tensor::cat(&cls, 1)?.to_dtype(DType::F32)?.to_vec2::<f32>()?;
+        let patches = last.patch_tokens.to_dtype(DType::F32)?.mean(1)?.to_vec2::<f32>()?;
+        let join = |(cls, mean_patch): (Vec<f32>, Vec<f32>)| match cls
+            .iter()
+            .chain(&mean_patch)
+            .find(|value| !value.is_finite())
+        {
+            Some(value) => {
+                Err(EngineError::BadEmbedding { reason: format!("a token holds {value}") })
+            }
+            None => Ok(Self { cls, mean_patch }),
+        };
+        cls.into_iter().zip(patches).map(join).collect()
+    }
+}
+
 /// A finite vector of length one: what is stored, and what is compared by dot product.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Embedding(Vec<f32>);

@@ -11,4 +11,4 @@ mod avx512;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod tiles;
 
-pub use matmul::{Backend, Operand, matmul_bf16, matmul_bf16_on, matmul_f32};
+pub use matmul::{Backend, Operand, matmul_bf16, matmul_bf16_on, matmul_f32, matmul_f64};

@@ -28,12 +28,13 @@ mod features;
 mod device;
 mod embedder;
 pub mod train;
+pub mod probe;
 #[cfg(feature = "testing")]
 pub mod testing;
 
 pub use device::{Device, open_device};
 pub use embedder::{DenseEmbedding, DinoEmbedder, Embedder, ModelIdentity, ModelOptions, Pixels};
 pub use error::{EngineError, Result};
-pub use features::{Embedding, Features, Pooling};
+pub use features::{Embedding, Features, Pooling, ProbeTokens};
 pub use image::RgbImage;
 pub use preprocess::Preprocess;

@@ -1,6 +1,6 @@
 //! Self-supervised training: against PyTorch, across interruptions, and with bad input.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Tensor, Var};
 use engine::RgbImage;
@@ -18,8 +18,9 @@ type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
 const CPU: Device = Device::Cpu;
 const HEAD: HeadConfig = HeadConfig { hidden: 12, bottleneck: 6, prototypes: 10 };
 
-fn golden(file: &str) -> Result<HashMap<String, Tensor>> {
-    Ok(candle_core::safetensors::load(fixtures::path(&format!("golden/{file}")), &CPU)?)
+fn golden(file: &str) -> Result<BTreeMap<String, Tensor>> {
+    let path = fixtures::path(&format!("golden/{file}"));
+    Ok(candle_core::safetensors::load(path, &CPU)?.into_iter().collect())
 }
 
 /// As `noise` of make_ssl_golden.py.

@@ -6,6 +6,7 @@ use engine::train::masking::Masking;
 use engine::train::ops::MatmulPrecision;
 use engine::train::{Crops, DropPlan, How, Pass, Student};
 use engine::vit::{PosEmbedRule, VisionTransformer, VitConfig, Weights};
+use rand::Rng;
 
 const RULE: PosEmbedRule = PosEmbedRule::Published;
 
@@ -109,6 +110,14 @@ fn what_it_cannot_train_is_refused() {
     assert!(student.forward(&[]).expect("nothing to do").is_empty());
 }
 
+/// Uniform between -1 and 1, always the same.
+fn noise(name: &str, shape: &[usize]) -> Tensor {
+    let mut rng = generator(0, name, [0, 0]);
+    let count = shape.iter().product();
+    let values: Vec<f32> = (0..count).map(|_| rng.random_range(-1.0..1.0)).collect();
+    Tensor::from_vec(values, shape, &Device::Cpu).expect("as many values")
+}
+
 /// A student with a mask token, masked global crops, and local crops.
 fn masked() -> (Student, Vec<Crops>) {
     let config = VitConfig::mlp(48, 3, 3, 7);
@@ -117,13 +126,12 @@ fn masked() -> (Student, Vec<Crops>) {
     // LayerScale of 1e-5 would hide what blocks do.
     for (name, parameter) in student.parameters() {
         if name.ends_with("gamma") || name == "mask_token" {
-            let value = Tensor::randn(0.5f32, 0.2, parameter.shape(), &Device::Cpu);
-            parameter.set(&value.expect("noise")).expect("same shape");
+            let value = noise(name, parameter.dims());
+            parameter.set(&((value * 0.3).and_then(|v| v + 0.5).expect("noise"))).expect("shape");
         }
     }
-    let crops = |count: usize, side: usize| -> Crops {
-        Tensor::randn(0f32, 1.0, (count, 3, side, side), &Device::Cpu).expect("noise").into()
-    };
+    let crops =
+        |count: usize, side: usize| -> Crops { noise("crops", &[count, 3, side, side]).into() };
     let masks = Masking::default().draw(6, (7, 7), &mut generator(1, "masks", [0, 0]));
     let masks: Vec<u8> = masks.concat().into_iter().map(u8::from).collect();
     let masked = Tensor::from_vec(masks, (6, 49), &Device::Cpu).expect("masks");
@@ -150,11 +158,11 @@ fn gradients(student: &Student, passes: &[Pass]) -> Vec<(String, Tensor)> {
     student.parameters().iter().map(of).collect()
 }
 
-fn assert_close(got: &[(String, Tensor)], expected: &[(String, Tensor)]) {
+fn assert_close(got: &[(String, Tensor)], expected: &[(String, Tensor)], limit: f32) {
     assert_eq!(got.len(), expected.len());
     for ((name, got), (_, expected)) in got.iter().zip(expected) {
         let error = relative(got, expected);
-        assert!(error < 1e-5, "{name}: {error}");
+        assert!(error < limit, "{name}: {error}");
     }
 }
 
@@ -170,7 +178,7 @@ fn packed_masked_and_local_crops_equal_separate_passes() {
         assert!(relative(&packed.cls, &separate.tokens[0].cls) < 1e-5);
         assert!(relative(&packed.patches, &separate.tokens[0].patches) < 1e-5);
     }
-    assert_close(&gradients(&student, &packed), &gradients(&student, &separate));
+    assert_close(&gradients(&student, &packed), &gradients(&student, &separate), 1e-5);
     // Masks matter.
     let whole = [Crops::from(crops[0].pixels.clone())];
     let whole = student.pass(&whole, How::default()).expect("whole");
@@ -194,7 +202,8 @@ fn skipping_equals_computing_and_masking() {
         assert!(relative(&skipping.cls, &plain.tokens[0].cls) < 1e-5);
         assert!(relative(&skipping.patches, &plain.tokens[0].patches) < 1e-5);
     }
-    assert_close(&gradients(&student, &skipping), &gradients(&student, &plain));
+    // The plain way has another softmax, too.
+    assert_close(&gradients(&student, &skipping), &gradients(&student, &plain), 5e-5);
     let all = student.pass(&crops, How::default()).expect("all");
     assert!(relative(&all.tokens[1].cls, &skipping[0].tokens[1].cls) > 1e-3);
 }

@@ -7,10 +7,12 @@ use candle_core::{Device, Tensor, Var};
 use engine::RgbImage;
 use engine::train::Student;
 use engine::train::checkpoint::{WeightsDtype, write_weights};
-use engine::train::distill::{DistillConfig, Distiller, Pictures};
+use engine::train::distill::{DistillConfig, Distiller, Pictures, ViewGroup};
+use engine::train::head::HeadConfig;
 use engine::train::ops::MatmulPrecision;
 use engine::train::optim::{AdamW, Group, ema_update};
-use engine::vit::{PosEmbedRule, Weights};
+use engine::train::ssl::{CropSizes, Execution, Losses, SslConfig, SslTrainer};
+use engine::vit::{PosEmbedRule, VitConfig, Weights};
 
 type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -95,8 +97,7 @@ fn config() -> DistillConfig {
     DistillConfig {
         steps: 8,
         batch: 3,
-        student_size: 28,
-        teacher_size: 56,
+        groups: vec![ViewGroup::global(28, 56), ViewGroup::local(2, 14, 28)],
         lr: 1e-3,
         warmup: 2,
         views: 2,
@@ -154,7 +155,8 @@ fn an_interrupted_run_is_equal_to_an_uninterrupted_one_bit_for_bit() -> Result {
 fn what_cannot_be_trained_is_refused_with_a_remedy() -> Result {
     let message =
         |result: Result<Distiller>| result.err().map(|e| e.to_string()).unwrap_or_default();
-    let odd = message(start(DistillConfig { student_size: 30, ..config() }, None));
+    let odd =
+        message(start(DistillConfig { groups: vec![ViewGroup::global(30, 56)], ..config() }, None));
     assert!(odd.contains("30 px; take a multiple of 14"), "{odd}");
     let none = message(start(DistillConfig { batch: 0, ..config() }, None));
     assert!(none.contains("at least 1"), "{none}");
@@ -211,5 +213,133 @@ fn finished_weights_are_read_back_in_every_dtype() -> Result {
             assert!(difference <= limit * scale, "{name} in {dtype:?}: {difference} of {scale}");
         }
     }
+    Ok(())
+}
+
+#[test]
+fn a_student_of_another_width_learns_through_a_projector() -> Result {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("checkpoint.safetensors");
+    let start = |id: &str| -> Result<Distiller> {
+        let models = tempfile::tempdir()?;
+        let teacher = teacher(models.path())?;
+        let shape = VitConfig::mlp(16, 2, 2, 2);
+        let rule = PosEmbedRule::Published;
+        let student = Student::random(shape, rule, MatmulPrecision::F32, &Device::Cpu, 4)?;
+        let config = DistillConfig { steps: 20, lr: 1e-2, warmup: 0, ..config() };
+        Ok(Distiller::new(config, &teacher, id, student, None)?)
+    };
+    let pictures = Drawn(3);
+    let mut run = start("sha")?;
+    let first = run.step(&pictures)?.loss;
+    run.save(&path)?;
+    let mut last = first;
+    for _ in 1..20 {
+        last = run.step(&pictures)?.loss;
+    }
+    assert!(last < 0.8 * first, "the loss goes from {first} to {last}");
+    // The projector is kept with the run, and is no part of the result.
+    let mut again = start("sha")?;
+    again.resume(&path)?;
+    for _ in 1..20 {
+        again.step(&pictures)?;
+    }
+    assert_eq!(values(&again)?, values(&run)?);
+    assert!(run.average().keys().all(|name| !name.starts_with("projector")));
+    Ok(())
+}
+
+fn published_config() -> SslConfig {
+    SslConfig {
+        sizes: CropSizes { global: 42, local: 28 },
+        locals: 2,
+        head: HeadConfig { hidden: 12, bottleneck: 6, prototypes: 10 },
+        lr: 2e-3,
+        warmup: 0,
+        freeze_last_layer: 0,
+        momentum: (0.9, 1.0),
+        ..SslConfig::distillation(24, 3)
+    }
+}
+
+fn backbone(width: usize, heads: usize, seed: u64) -> Result<Student> {
+    let (shape, rule) = (VitConfig::mlp(width, 2, heads, 3), PosEmbedRule::Published);
+    let student = Student::random(shape, rule, MatmulPrecision::F32, &Device::Cpu, seed)?;
+    student.set_layer_scale(0.5)?;
+    Ok(student)
+}
+
+fn published(config: SslConfig, teacher: &str, heads: Option<&Path>) -> Result<SslTrainer> {
+    let (student, frozen) = (backbone(16, 2, 0)?, backbone(24, 3, 1)?);
+    let how = Execution::default();
+    Ok(SslTrainer::distillation(config, how, student, (&frozen, teacher), heads)?)
+}
+
+fn modules(run: &SslTrainer, teacher: bool) -> Result<Vec<f32>> {
+    let mut all = Vec::new();
+    for parameter in run.modules(teacher).into_iter().flat_map(|(_, module)| module.values()) {
+        all.extend(parameter.flatten_all()?.to_vec1::<f32>()?);
+    }
+    Ok(all)
+}
+
+#[test]
+fn a_frozen_teacher_teaches_and_stays_as_it_is() -> Result {
+    let folder = tempfile::tempdir()?;
+    let (pictures, path) = (Drawn(7), folder.path().join("checkpoint.safetensors"));
+    let mut run = published(published_config(), "sha", None)?;
+    let teacher = modules(&run, true)?;
+    let mut losses = Vec::new();
+    for step in 0..24 {
+        if step == 10 {
+            run.save(&path)?;
+        }
+        losses.push(run.step(&pictures)?.losses);
+    }
+    assert!(losses.iter().all(|losses| losses.ibot > 0.0), "every patch has a loss");
+    let mean = |part: &[Losses]| part.iter().map(|l| l.dino_global).sum::<f64>();
+    assert!(mean(&losses[16..]) < mean(&losses[..8]), "{losses:?}");
+    assert_eq!(modules(&run, true)?, teacher);
+    let bias = |of: &BTreeMap<String, Var>| of["norm.bias"].to_vec1::<f32>();
+    assert_ne!(bias(run.average())?, bias(run.modules(false)[0].1)?);
+
+    let mut again = published(published_config(), "sha", None)?;
+    again.resume(&path)?;
+    for _ in 10..24 {
+        again.step(&pictures)?;
+    }
+    assert_eq!(modules(&again, false)?, modules(&run, false)?);
+    assert_eq!(bias(again.average())?, bias(run.average())?);
+
+    let mut other = published(published_config(), "other sha", None)?;
+    let message = other.resume(&path).err().map(|e| e.to_string()).unwrap_or_default();
+    assert!(message.contains("another frozen teacher (sha, now other sha)"), "{message}");
+    Ok(())
+}
+
+#[test]
+fn heads_of_the_teachers_own_run_are_taken_up() -> Result {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("checkpoint.safetensors");
+    let config = SslConfig { frozen_teacher: false, ..published_config() };
+    let run = |width, heads| -> Result<SslTrainer> {
+        let backbone = backbone(width, heads, 1)?;
+        Ok(SslTrainer::new(config.clone(), Execution::default(), backbone, MatmulPrecision::F32)?)
+    };
+    let source = run(24, 3)?;
+    source.save(&path)?;
+    let taken = published(published_config(), "sha", Some(&path))?;
+    for (taken, source) in taken.modules(true).iter().zip(source.modules(true)).skip(1) {
+        for (name, parameter) in taken.1 {
+            assert_eq!(largest_difference(parameter, &source.1[name])?, 0.0, "{name}");
+        }
+    }
+    run(16, 2)?.save(&path)?;
+    let refused = published(published_config(), "sha", Some(&path)).err().map(|e| e.to_string());
+    let refused = refused.unwrap_or_default();
+    assert!(refused.contains("mlp.0.weight") && refused.contains("[12, 16]"), "{refused}");
+    let dropping = SslConfig { drop_path: 0.3, ..published_config() };
+    let refused = published(dropping, "sha", None).err().map(|e| e.to_string()).unwrap_or_default();
+    assert!(refused.contains("drop-path rate 0.3: set both to 0"), "{refused}");
     Ok(())
 }

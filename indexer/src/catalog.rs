@@ -7,6 +7,7 @@
 //! sled 0.34 needs three precautions: its `flush` does not fsync, a crash while it writes a
 //! snapshot leaves a file that fails every later open, and damage can make it panic.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
@@ -27,6 +28,9 @@ pub struct FileStamp {
     pub mtime_ns: i64,
 }
 
+/// Values attached to an image, by name.
+pub type Payload = BTreeMap<String, serde_json::Value>;
+
 /// One indexed image.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {
@@ -46,6 +50,10 @@ pub struct Record {
     pub warning: Option<String>,
     /// Row of its embedding.
     pub row: u64,
+    /// What was attached to it, such as a label. It belongs to the content: a picture that changes
+    /// loses it. Absent from records of early releases.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub payload: Payload,
 }
 
 /// A file that could not be indexed.
@@ -249,7 +257,20 @@ mod tests {
             height: 3,
             warning: None,
             row,
+            payload: Payload::new(),
         }
+    }
+
+    #[test]
+    fn a_record_without_payload_is_read_and_one_with_it_comes_back() -> Result<()> {
+        let old = r#"{"path":"/a.jpg","sha256":"00","size":1,"mtime_ns":-5,"width":2,"height":3,"row":7}"#;
+        let mut image: Record = serde_json::from_str(old).expect("an early record");
+        assert!(image.payload.is_empty());
+        assert_eq!(serde_json::to_string(&image).expect("JSON"), old);
+        image.payload.insert("label_confidence".to_owned(), 0.1.into());
+        let again: Record = serde_json::from_slice(&encode(&image)?).expect("JSON");
+        assert_eq!(again, image);
+        Ok(())
     }
 
     #[test]

@@ -15,7 +15,7 @@ use self::layout::Lock;
 pub use self::layout::{CollectionSummary, Collections};
 use crate::ann::{Hnsw, exact};
 use crate::background;
-use crate::catalog::{Catalog, Changes, Failure, FileStamp, Known, Record};
+use crate::catalog::{Catalog, Changes, Failure, FileStamp, Known, Payload, Record};
 use crate::error::{IndexerError, Result};
 use crate::id::{ContentHash, ImageId};
 use crate::locator::Locator;
@@ -148,7 +148,8 @@ impl Collection {
         };
         let row = self.vectors.append(id, embedding)?;
         let NewImage { path, sha256, stamp, width, height, warning } = image;
-        let record = Record { path, sha256, stamp, width, height, warning, row };
+        let payload = Payload::new();
+        let record = Record { path, sha256, stamp, width, height, warning, row, payload };
         self.changes.put(id, &record)?;
         self.live.insert(row, id);
         Ok(id)
@@ -160,6 +161,15 @@ impl Collection {
     /// The record cannot be written.
     pub fn touch(&mut self, id: ImageId, record: Record, stamp: FileStamp) -> Result<()> {
         self.changes.put(id, &Record { stamp, ..record })
+    }
+
+    /// Replaces what is attached to a known image. Durable after [`commit`](Self::commit), together
+    /// with everything else noted since the last one.
+    ///
+    /// # Errors
+    /// The record cannot be written.
+    pub fn set_payload(&mut self, id: ImageId, record: Record, payload: Payload) -> Result<()> {
+        self.changes.put(id, &Record { payload, ..record })
     }
 
     /// Notes that a file could not be read; an image known at this path is gone with its content.
@@ -315,7 +325,7 @@ impl Collection {
 }
 
 /// Model and settings in words, for a message about two of them that differ.
-fn describe(model: &ModelIdentity) -> String {
+pub(crate) fn describe(model: &ModelIdentity) -> String {
     format!(
         "{} (weights {}…, pooling {}, position embeddings {}, resize {}, crop {}, icc {})",
         model.name,

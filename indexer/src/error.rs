@@ -83,6 +83,22 @@ pub enum IndexerError {
         /// Model and settings given.
         got: String,
     },
+    /// The head in hand reads features of another model than the collection's.
+    #[error(
+        "head `{head}` was trained on {expected}, collection `{name}` was made with {got}; train \
+         a head on that model, with the same settings (`akin train probe --model ...`), or index \
+         the pictures into another collection"
+    )]
+    HeadMismatch {
+        /// Name of the head.
+        head: String,
+        /// Model and settings of the head.
+        expected: String,
+        /// Collection.
+        name: String,
+        /// Model and settings of the collection.
+        got: String,
+    },
     /// A vector of the wrong length.
     #[error("the vector has {got} values, the collection's have {expected}")]
     Dimension {

@@ -1,13 +1,13 @@
 //! Frozen-feature protocols: k-NN classification, class retrieval, copy retrieval.
 
+mod knn;
 mod pairs;
 mod truth;
-
-use std::collections::BTreeMap;
 
 use engine::Embedding;
 use rayon::prelude::*;
 
+pub use self::knn::{Knn, KnnScore, KnnSweep};
 pub use self::pairs::PairReport;
 pub use self::truth::CopyTruth;
 use crate::error::{IndexerError, Result};
@@ -37,89 +37,6 @@ impl Accuracy {
     }
 }
 
-/// Weighted k-NN as DINO evaluates it: each of the `k` nearest votes for its class with weight
-/// exp(similarity / temperature).
-#[derive(Clone, Copy, Debug)]
-pub struct Knn {
-    /// Neighbours that vote.
-    pub k: usize,
-    /// Softness of the votes; 0.07 as published.
-    pub temperature: f64,
-}
-
-impl Knn {
-    /// Classifies each image by all others. Images without another of their class are not
-    /// queries (they cannot be classified right) but do vote.
-    ///
-    /// # Errors
-    /// `k` is 0, the temperature is not positive, or no class has two images.
-    pub fn leave_one_out(self, images: &[Labelled]) -> Result<Accuracy> {
-        self.check(images)?;
-        let mut class_sizes = BTreeMap::new();
-        for image in images {
-            *class_sizes.entry(image.label.as_str()).or_insert(0usize) += 1;
-        }
-        let queries: Vec<usize> =
-            (0..images.len()).filter(|&i| class_sizes[images[i].label.as_str()] > 1).collect();
-        self.accuracy(images, &queries, |&i| (&images[i], Some(i)))
-    }
-
-    /// Classifies queries by a gallery.
-    ///
-    /// # Errors
-    /// `k` is 0, the temperature is not positive, or either set is empty.
-    pub fn against(self, gallery: &[Labelled], queries: &[Labelled]) -> Result<Accuracy> {
-        self.check(gallery)?;
-        self.accuracy(gallery, queries, |query| (query, None))
-    }
-
-    fn check(self, gallery: &[Labelled]) -> Result<()> {
-        let invalid = |message: &str| Err(IndexerError::InvalidRequest(message.to_owned()));
-        if self.k == 0 {
-            return invalid("k is 0: at least 1 neighbour must vote");
-        }
-        if self.temperature.is_nan() || self.temperature <= 0.0 {
-            return invalid("the temperature must be above 0");
-        }
-        if gallery.is_empty() { invalid("there are no images to evaluate") } else { Ok(()) }
-    }
-
-    fn accuracy<'a, Q: Sync>(
-        self,
-        gallery: &[Labelled],
-        queries: &'a [Q],
-        query: impl Fn(&'a Q) -> (&'a Labelled, Option<usize>) + Sync,
-    ) -> Result<Accuracy> {
-        if queries.is_empty() {
-            return Err(IndexerError::InvalidRequest(
-                "there are no queries: a class needs at least 2 images, and its folder's name is \
-                 its label"
-                    .to_owned(),
-            ));
-        }
-        let correct = queries
-            .par_iter()
-            .map(&query)
-            .filter(|(image, own)| {
-                let ranking = ranking(gallery, &image.embedding, *own);
-                self.predict(gallery, &ranking) == Some(image.label.as_str())
-            })
-            .count();
-        Ok(Accuracy { correct, queries: queries.len() })
-    }
-
-    fn predict<'a>(self, gallery: &'a [Labelled], ranking: &[(usize, f32)]) -> Option<&'a str> {
-        let mut votes: BTreeMap<&str, f64> = BTreeMap::new();
-        for &(i, similarity) in ranking.iter().take(self.k) {
-            let weight = (f64::from(similarity) / self.temperature).exp();
-            *votes.entry(&gallery[i].label).or_default() += weight;
-        }
-        // The first class by name wins a tie.
-        let best = votes.into_iter().reduce(|best, vote| if vote.1 > best.1 { vote } else { best });
-        best.map(|(label, _)| label)
-    }
-}
-
 /// Mean average precision, in percent, of retrieving the rest of each image's class from all other
 /// images; and the number of queries. Images alone in their class are distractors only.
 ///
@@ -142,11 +59,7 @@ pub fn class_map(images: &[Labelled]) -> Result<(f64, usize)> {
         })
         .collect();
     if precisions.is_empty() {
-        return Err(IndexerError::InvalidRequest(
-            "there are no queries: a class needs at least 2 images, and its folder's name is its \
-             label"
-                .to_owned(),
-        ));
+        return Err(no_queries());
     }
     Ok((100.0 * precisions.iter().sum::<f64>() / precisions.len() as f64, precisions.len()))
 }
@@ -172,6 +85,12 @@ pub fn copy_recall_at_1(gallery: &[Embedding], copies: &[(Embedding, usize)]) ->
     Ok(Accuracy { correct, queries: copies.len() })
 }
 
+fn no_queries() -> IndexerError {
+    let message = "there are no queries: a class needs at least 2 images, and its folder's name is \
+                   its label";
+    IndexerError::InvalidRequest(message.to_owned())
+}
+
 /// Gallery positions but `own`, most similar first, ties by position.
 fn ranking(gallery: &[Labelled], query: &Embedding, own: Option<usize>) -> Vec<(usize, f32)> {
     let mut ranking: Vec<(usize, f32)> = gallery
@@ -192,32 +111,6 @@ mod tests {
         let vector = vec![angle.to_radians().cos(), angle.to_radians().sin()];
         let embedding = Embedding::normalised(vector).expect("unit");
         Labelled { label: label.to_owned(), embedding }
-    }
-
-    #[test]
-    fn leave_one_out_counts_by_hand() {
-        // b at 12 degrees sits among a's and is outvoted; c is alone and no query.
-        let images = [
-            image("a", 0.0),
-            image("a", 10.0),
-            image("a", 15.0),
-            image("b", 12.0),
-            image("b", 90.0),
-            image("b", 95.0),
-            image("c", 180.0),
-        ];
-        let knn = Knn { k: 3, temperature: 0.07 };
-        let accuracy = knn.leave_one_out(&images).expect("queries");
-        assert_eq!(accuracy, Accuracy { correct: 5, queries: 6 });
-    }
-
-    #[test]
-    fn nearer_neighbours_outvote_more_distant_ones() {
-        let gallery = [image("near", 1.0), image("far", 80.0), image("far", 81.0)];
-        let queries = [image("near", 0.0)];
-        let sharp = Knn { k: 3, temperature: 0.07 }.against(&gallery, &queries).expect("queries");
-        let flat = Knn { k: 3, temperature: 100.0 }.against(&gallery, &queries).expect("queries");
-        assert_eq!((sharp.correct, flat.correct), (1, 0));
     }
 
     #[test]
@@ -243,9 +136,6 @@ mod tests {
     #[test]
     fn nonsense_is_refused() {
         let one = [image("a", 0.0)];
-        assert!(Knn { k: 0, temperature: 0.07 }.leave_one_out(&one).is_err());
-        assert!(Knn { k: 1, temperature: 0.0 }.leave_one_out(&one).is_err());
-        assert!(Knn { k: 1, temperature: 0.07 }.leave_one_out(&one).is_err());
         assert!(class_map(&one).is_err());
     }
 }

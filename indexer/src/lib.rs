@@ -22,10 +22,12 @@ mod collection;
 pub mod ingest;
 pub mod table;
 pub mod eval;
+pub mod probe;
+pub mod label;
 pub mod training_pictures;
 pub mod gallery;
 
-pub use catalog::{Failure, FileStamp, Known, Record};
+pub use catalog::{Failure, FileStamp, Known, Payload, Record};
 pub use collection::{Collection, CollectionSummary, Collections, Hit, NewImage};
 pub use error::{IndexerError, Result};
 pub use id::{ContentHash, ImageId};

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use engine::decode::{DecodeError, DecodeOptions};
-use engine::{Embedder, Pixels};
+use engine::{Embedder, Pixels, RgbImage};
 use rayon::prelude::*;
 
 use crate::error::Result;
@@ -74,7 +74,26 @@ pub fn run<T: Send>(
     sink: &mut dyn FnMut(&SourceFile, Outcome<T>) -> Result<()>,
 ) -> Result<()> {
     let options = embedder.decode_options();
-    let prepare = |file: &SourceFile| match prepare(file, embedder, &options, is_unchanged) {
+    let to_pixels = |image: &RgbImage, _: &ContentHash| embedder.prepare(image);
+    run_prepared(files, (&options, &to_pixels), cancel, is_unchanged, compute, sink)
+}
+
+/// Makes model input of a decoded picture with this hash; on worker threads.
+pub type ToPixels<'a> = dyn Fn(&RgbImage, &ContentHash) -> engine::Result<Pixels> + Sync + 'a;
+
+/// [`run`] with decoding and model input of the caller's own.
+///
+/// # Errors
+/// As `run`.
+pub fn run_prepared<T: Send>(
+    files: &[SourceFile],
+    (options, to_pixels): (&DecodeOptions, &ToPixels<'_>),
+    cancel: &AtomicBool,
+    is_unchanged: &(dyn Fn(&SourceFile, &ContentHash) -> bool + Sync),
+    compute: &(dyn Fn(&[Pixels]) -> engine::Result<Vec<T>> + Sync),
+    sink: &mut dyn FnMut(&SourceFile, Outcome<T>) -> Result<()>,
+) -> Result<()> {
+    let prepare = |file: &SourceFile| match prepare(file, to_pixels, options, is_unchanged) {
         Ok(prepared) => prepared,
         Err(skipped) => Prepared::Skipped(skipped),
     };
@@ -160,7 +179,7 @@ fn compute_each<T>(
 
 fn prepare(
     file: &SourceFile,
-    embedder: &dyn Embedder,
+    to_pixels: &ToPixels<'_>,
     options: &DecodeOptions,
     is_unchanged: &(dyn Fn(&SourceFile, &ContentHash) -> bool + Sync),
 ) -> Result<Prepared, Skipped> {
@@ -175,8 +194,8 @@ fn prepare(
             && !has_picture_extension(&file.path),
         ..skipped(&file.path, error.to_string())
     })?;
-    let pixels =
-        embedder.prepare(&decoded.image).map_err(|error| skipped(&file.path, error.to_string()))?;
+    let pixels = to_pixels(&decoded.image, &sha256)
+        .map_err(|error| skipped(&file.path, error.to_string()))?;
     let picture = Picture {
         sha256,
         width: decoded.image.width(),

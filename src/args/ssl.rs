@@ -29,6 +29,9 @@ pub enum CentringArg {
 }
 
 /// Ctrl-C ends a run after the current step; the same command goes on from there.
+///
+/// With `--teacher`, this is distillation as published: the same loop, with a teacher that stays as
+/// it is, no hidden patches and no stochastic depth.
 #[derive(Debug, Args)]
 pub struct SslArgs {
     /// Pictures to train on: files, folders (searched recursively), WebDataset shards (.tar),
@@ -73,8 +76,14 @@ pub struct SslArgs {
     /// One head for CLS and patches, instead of one each
     #[arg(long)]
     pub shared_head: bool,
+    /// Distil this model: a name of `akin model list`, or a path
+    #[arg(long, value_name = "NAME|PATH")]
+    pub teacher: Option<String>,
+    /// Heads of the teacher: checkpoint.safetensors of the run that made it [default: random ones]
+    #[arg(long, value_name = "FILE", requires = "teacher")]
+    pub teacher_heads: Option<PathBuf>,
     /// Share of crops that each branch of each block skips
-    #[arg(long, value_name = "SHARE", default_value = "0.3")]
+    #[arg(long, value_name = "SHARE", default_value = "0.3", conflicts_with = "teacher")]
     pub drop_path: f64,
     /// How the teacher is kept from collapsing
     #[arg(long, value_enum, default_value = "sinkhorn-knopp")]
@@ -109,7 +118,7 @@ pub struct SslArgs {
     /// Seed of everything random
     #[arg(long, value_name = "N", default_value = "0")]
     pub seed: u64,
-    /// Matrix products in bf16 on the CPU, or in f32
+    /// Matrix products in bf16 (sums and all else in f32), or in f32
     #[arg(long, value_enum, default_value = "bf16")]
     pub matmul: MatmulArg,
     /// Keep less in memory and compute it again: the same result, a third slower
@@ -145,6 +154,9 @@ pub struct BackboneArgs {
     /// Register tokens
     #[arg(long, value_name = "N", default_value = "0", conflicts_with = "init")]
     pub registers: usize,
+    /// LayerScale at the start; larger values make short runs faster
+    #[arg(long, value_name = "FACTOR", default_value = "1e-5", conflicts_with = "init")]
+    pub layer_scale: f64,
     /// Go on from weights instead: a name of `akin model list`, or a path
     #[arg(long, value_name = "NAME|PATH")]
     pub init: Option<String>,

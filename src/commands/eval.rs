@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use engine::{DinoEmbedder, Embedder, Embedding};
-use indexer::eval::{Knn, Labelled, class_map, copy_recall_at_1};
+use indexer::eval::{KnnScore, KnnSweep, Labelled, class_map, copy_recall_at_1};
 use indexer::pipeline::{self, Outcome as FileOutcome, Skipped};
+use indexer::probe::class_of;
 use indexer::source::SourceFile;
 use indexer::{Collections, IndexerError, eval, source};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::args::{CopiesArgs, EvalCommand, EvalSource, KnnArgs};
 use crate::embedder;
@@ -19,6 +20,7 @@ use crate::settings::Settings;
 pub fn run(settings: &Settings, command: &EvalCommand) -> Outcome {
     match command {
         EvalCommand::Knn(args) => knn(settings, args),
+        EvalCommand::Linear(args) => super::probe::eval(settings, args),
         EvalCommand::Retrieval(args) => retrieval(settings, args),
         EvalCommand::Copies(args) => copies(settings, args),
     }
@@ -27,26 +29,39 @@ pub fn run(settings: &Settings, command: &EvalCommand) -> Outcome {
 fn knn(settings: &Settings, args: &KnnArgs) -> Outcome {
     let mut skipped = Vec::new();
     let gallery = labelled(embed(settings, &args.source, &args.source.sources, &mut skipped)?);
-    let knn = Knn { k: args.k, temperature: args.temperature };
-    let accuracy = if args.queries.is_empty() {
+    let knn = KnnSweep { ks: args.k.clone(), temperature: args.temperature };
+    let scores = if args.queries.is_empty() {
         knn.leave_one_out(&gallery)?
     } else {
         let queries = labelled(embed(settings, &args.source, &args.queries, &mut skipped)?);
         knn.against(&gallery, &queries)?
     };
-    report(
-        settings,
-        &skipped,
-        &json!({
-            "protocol": if args.queries.is_empty() { "knn leave-one-out" } else { "knn" },
-            "k": args.k,
-            "temperature": args.temperature,
-            "gallery": gallery.len(),
-            "queries": accuracy.queries,
-            "correct": accuracy.correct,
-            "top1_percent": accuracy.percent(),
-        }),
-    )
+    let mut result = json!({
+        "protocol": if args.queries.is_empty() { "knn leave-one-out" } else { "knn" },
+        "temperature": args.temperature,
+        "gallery": gallery.len(),
+        "queries": scores.first().map_or(0, |score| score.top1.queries),
+    });
+    let each = |score: &KnnScore| {
+        json!({
+            "k": score.k,
+            "correct": score.top1.correct,
+            "top1_percent": score.top1.percent(),
+            "top5_percent": score.top5.percent(),
+        })
+    };
+    // One number of neighbours needs no list.
+    match scores.as_slice() {
+        [score] => merge(&mut result, each(score)),
+        scores => result["by_k"] = scores.iter().map(each).collect(),
+    }
+    report(settings, &skipped, &result)
+}
+
+fn merge(result: &mut Value, more: Value) {
+    if let (Some(result), Value::Object(more)) = (result.as_object_mut(), more) {
+        result.extend(more);
+    }
 }
 
 fn retrieval(settings: &Settings, args: &EvalSource) -> Outcome {
@@ -99,27 +114,36 @@ fn copies(settings: &Settings, args: &CopiesArgs) -> Outcome {
     )
 }
 
-fn report(settings: &Settings, skipped: &[Skipped], result: &serde_json::Value) -> Outcome {
+/// Prints a result as JSON, or a line for each figure (lists of what was tried are for programs), and
+/// lists skipped files.
+pub fn report(settings: &Settings, skipped: &[Skipped], result: &Value) -> Outcome {
     list_skipped(skipped);
     if settings.json {
         print_json(result)?;
     } else if let Some(fields) = result.as_object() {
         for (name, value) in fields {
-            print(&format!("{name:20} {value}"))?;
+            match value {
+                Value::Array(_) if name == "tried" => {}
+                Value::Array(rows) => rows.iter().try_for_each(|row| print(&columns(row)))?,
+                Value::Object(_) => print(&format!("{name:20} {}", columns(value)))?,
+                Value::String(text) => print(&format!("{name:20} {text}"))?,
+                _ => print(&format!("{name:20} {value}"))?,
+            }
         }
     }
     Ok(Success::unless_skipped(skipped.len()))
 }
 
-/// A picture's class is the name of the folder it is in.
+/// The figures of an object on one line.
+fn columns(row: &Value) -> String {
+    let fields = row.as_object().into_iter().flatten();
+    fields.map(|(name, value)| format!("{name} {value}")).collect::<Vec<_>>().join("  ")
+}
+
 fn labelled(images: Vec<(PathBuf, Embedding)>) -> Vec<Labelled> {
-    let label = |path: &Path| {
-        let folder = path.parent().and_then(Path::file_name);
-        folder.unwrap_or_default().to_string_lossy().into_owned()
-    };
     images
         .into_iter()
-        .map(|(path, embedding)| Labelled { label: label(&path), embedding })
+        .map(|(path, embedding)| Labelled { label: class_of(&path), embedding })
         .collect()
 }
 

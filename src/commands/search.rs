@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use engine::Embedder;
 use engine::decode::{DecodeOptions, decode};
-use indexer::{Collections, Hit, Manifest, pipeline};
-use serde_json::json;
+use indexer::{Collections, Hit, Manifest, Payload, pipeline};
+use serde_json::{Value, json};
 
 use crate::args::{InputArgs, SearchArgs};
 use crate::embedder;
@@ -59,6 +59,17 @@ pub fn run(settings: &Settings, args: &SearchArgs) -> Outcome {
     Ok(Success::Done)
 }
 
+/// What is attached to an image, after its path.
+fn in_words(payload: &Payload) -> String {
+    payload.iter().fold(String::new(), |line, (name, value)| match value {
+        Value::String(text) => format!("{line}  {name}={text}"),
+        Value::Number(number) if number.is_f64() => {
+            format!("{line}  {name}={:.4}", number.as_f64().unwrap_or_default())
+        }
+        value => format!("{line}  {name}={value}"),
+    })
+}
+
 /// A hit as people get it: rank, similarity, percentile, path.
 pub fn hit_line(rank: usize, hit: &Hit, manifest: &Manifest, path: &str) -> String {
     let percentile = match manifest.percentile(hit.similarity) {
@@ -66,7 +77,8 @@ pub fn hit_line(rank: usize, hit: &Hit, manifest: &Manifest, path: &str) -> Stri
         None => "      -".to_owned(),
     };
     let similarity = hit.similarity;
-    format!("{rank:3}  {similarity:.4}  {percentile}  {path}")
+    let payload = in_words(&hit.record.payload);
+    format!("{rank:3}  {similarity:.4}  {percentile}  {path}{payload}")
 }
 
 /// A hit as programs get it.
@@ -79,7 +91,7 @@ pub fn hit_json(rank: usize, hit: &Hit, manifest: &Manifest) -> serde_json::Valu
         "percentile": manifest.percentile(hit.similarity),
         "width": hit.record.width,
         "height": hit.record.height,
-        "payload": {},
+        "payload": hit.record.payload,
     })
 }
 

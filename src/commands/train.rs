@@ -12,9 +12,10 @@ use engine::Preprocess;
 use engine::decode::{DecodeOptions, IccPolicy};
 use engine::train::Student;
 use engine::train::checkpoint::{WeightsDtype, write_weights};
-use engine::train::distill::{DistillConfig, Distiller, Pictures, StepReport};
+use engine::train::distill::{DistillConfig, Distiller, Pictures, StepReport, ViewGroup};
 use engine::train::ops::MatmulPrecision;
 use engine::vit::PosEmbedRule;
+use engine::vit::config::PATCH_SIZE;
 use indexer::training_pictures::TrainingPictures;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
@@ -36,6 +37,7 @@ pub fn run(settings: &Settings, command: &TrainCommand) -> Outcome {
     match command {
         TrainCommand::Ssl(args) => ssl::run(settings, args),
         TrainCommand::Distill(args) => distill(settings, args),
+        TrainCommand::Probe(args) => super::probe::train(settings, args),
     }
 }
 
@@ -67,9 +69,10 @@ fn distill(settings: &Settings, args: &DistillArgs) -> Outcome {
         steps: args.steps,
         batch: args.batch,
         accumulate: args.accumulate,
-        student_size: args.size,
+        groups: groups(args),
         views: args.views,
-        lr: args.lr,
+        lr: args.lr.unwrap_or(if args.arch.is_some() { 5e-4 } else { 2e-5 }),
+        warmup: args.warmup,
         ..DistillConfig::default()
     };
     std::fs::create_dir_all(&args.out).map_err(|error| {
@@ -80,9 +83,17 @@ fn distill(settings: &Settings, args: &DistillArgs) -> Outcome {
     let precision = precision(args.matmul);
     let mut teacher =
         Student::from_weights(&weights, PosEmbedRule::Published, precision, &device)?.frozen();
-    let all: Vec<usize> = (0..teacher.config().depth).collect();
-    let grid = args.size as usize / 14;
-    let student = teacher.start_from(args.blocks.as_deref().unwrap_or(&all), grid)?;
+    let student = match args.arch {
+        Some(arch) => {
+            let shape = ssl::shape(arch, (args.width, args.depth, None), args.size);
+            Student::random(shape, PosEmbedRule::Published, precision, &device, args.seed)?
+        }
+        None => {
+            let all: Vec<usize> = (0..teacher.config().depth).collect();
+            let grid = args.size as usize / PATCH_SIZE;
+            teacher.start_from(args.blocks.as_deref().unwrap_or(&all), grid)?
+        }
+    };
     let mut run =
         Distiller::new(config, &teacher, weights.sha256(), student, args.cache.as_deref())?;
     let checkpoint = args.out.join("checkpoint.safetensors");
@@ -105,6 +116,17 @@ fn distill(settings: &Settings, args: &DistillArgs) -> Outcome {
         note(&format!("{done} of {steps} steps done; model in {}", model.display()));
     }
     Ok(Success::Done)
+}
+
+/// The whole picture and, where asked for, parts of it; the teacher sees all at one scale.
+fn groups(args: &DistillArgs) -> Vec<ViewGroup> {
+    let mut groups = vec![ViewGroup::global(args.size, args.teacher_size)];
+    if args.locals > 0 {
+        let patch = PATCH_SIZE as u32;
+        let teacher_size = (args.local_size * args.teacher_size / args.size.max(1) / patch).max(1);
+        groups.push(ViewGroup::local(args.locals, args.local_size, teacher_size * patch));
+    }
+    groups
 }
 
 fn train(

@@ -185,8 +185,11 @@ fn a_collection_of_another_width_is_refused() {
 fn models_are_listed_and_checked() {
     let akin = Akin::new();
     let list = akin.ok("model list --json").json();
-    assert_eq!(list.as_array().expect("models").len(), 8);
-    assert!(list.as_array().expect("models").iter().all(|model| model["here"] == false));
+    let (built_in, public): (Vec<_>, Vec<_>) =
+        list.as_array().expect("models").iter().partition(|model| model["built_in"] == true);
+    assert_eq!(built_in.iter().map(|model| &model["name"]).collect::<Vec<_>>(), ["akin-ti14"]);
+    assert_eq!(public.len(), 8);
+    assert!(public.iter().all(|model| model["here"] == false));
     let info = akin.ok("model info {}/model --json").json();
     assert_eq!((&info["layout"], &info["stored_dtype"]), (&"Hugging Face".into(), &"F32".into()));
     assert_eq!(info["config"]["num_heads"], 2);

@@ -66,7 +66,7 @@ fn what_cannot_be_trained_on_is_refused_with_a_remedy() {
     assert!(one.stderr.contains("1 picture, fewer than the 4 of a batch"), "{}", one.stderr);
     akin.pictures("pictures", 4);
     for (words, part) in [
-        ("--size 50", "take a multiple of 14"),
+        ("--high-res-steps 1 --high-res-size 50", "50 px; take a multiple of 14"),
         ("--heads 5", "heads that divide the width"),
         ("--eval {}/pictures/00.png --steps 1", "no folder in it holds two pictures"),
         ("--drop-path 1.5", "between 0 and 0.99"),

@@ -9,10 +9,10 @@ use super::tiles::Kernel;
 /// Rows of the result computed by one task.
 pub(super) const PANEL_ROWS: usize = 128;
 
-/// One factor of a product: a row-major f32 matrix, perhaps read transposed.
+/// One factor of a product: a row-major matrix (f32 or f64), perhaps read transposed.
 #[derive(Clone, Copy, Debug)]
-pub struct Operand<'a> {
-    pub(super) values: &'a [f32],
+pub struct Operand<'a, T = f32> {
+    pub(super) values: &'a [T],
     /// Length of a stored row.
     pub(super) stride: usize,
     pub(super) rows: usize,
@@ -20,12 +20,12 @@ pub struct Operand<'a> {
     pub(super) transposed: bool,
 }
 
-impl<'a> Operand<'a> {
+impl<'a, T: Copy> Operand<'a, T> {
     /// A (rows, columns) matrix stored row by row.
     ///
     /// # Panics
     /// `values` does not hold `rows * columns` values.
-    pub fn new(values: &'a [f32], rows: usize, columns: usize) -> Self {
+    pub fn new(values: &'a [T], rows: usize, columns: usize) -> Self {
         assert_eq!(values.len(), rows * columns, "a {rows} x {columns} matrix");
         Self { values, stride: columns, rows, columns, transposed: false }
     }
@@ -37,7 +37,7 @@ impl<'a> Operand<'a> {
         Self { rows: columns, columns: rows, transposed: !transposed, ..self }
     }
 
-    fn at(&self, row: usize, column: usize) -> f32 {
+    fn at(&self, row: usize, column: usize) -> T {
         let (row, column) = if self.transposed { (column, row) } else { (row, column) };
         self.values[row * self.stride + column]
     }
@@ -112,11 +112,29 @@ pub fn matmul_bf16_on(backend: Backend, a: Operand<'_>, b: Operand<'_>, out: &mu
 ///
 /// # Panics
 /// The shapes do not fit.
-#[expect(unsafe_code, reason = "the library takes pointers")]
 pub fn matmul_f32(a: Operand<'_>, b: Operand<'_>, out: &mut [f32]) {
+    product(a, b, out, 0.0, 1.0);
+}
+
+/// [`matmul_f32`] in f64.
+///
+/// # Panics
+/// The shapes do not fit.
+pub fn matmul_f64(a: Operand<'_, f64>, b: Operand<'_, f64>, out: &mut [f64]) {
+    product(a, b, out, 0.0, 1.0);
+}
+
+#[expect(unsafe_code, reason = "the library takes pointers")]
+fn product<T: Copy + 'static>(
+    a: Operand<'_, T>,
+    b: Operand<'_, T>,
+    out: &mut [T],
+    zero: T,
+    one: T,
+) {
     assert_eq!(a.columns, b.rows, "the factors share their inner length");
     assert_eq!(out.len(), a.rows * b.columns, "the result is {} x {}", a.rows, b.columns);
-    let strides = |operand: Operand<'_>| match operand.transposed {
+    let strides = |operand: Operand<'_, T>| match operand.transposed {
         false => (1, operand.stride as isize),
         true => (operand.stride as isize, 1),
     };
@@ -139,8 +157,8 @@ pub fn matmul_f32(a: Operand<'_>, b: Operand<'_>, out: &mut [f32]) {
             b.values.as_ptr(),
             b_column,
             b_row,
-            0.0,
-            1.0,
+            zero,
+            one,
             false,
             false,
             false,

@@ -59,7 +59,12 @@ pub struct SslTrainer {
     config: SslConfig,
     execution: Execution,
     student: Network,
+    /// The student's moving average, or, where frozen, another model.
     teacher: Network,
+    /// The moving average of the student's backbone beside a frozen teacher.
+    average: Option<Student>,
+    /// Which model the frozen teacher is.
+    teacher_id: Option<String>,
     /// One for each module, in the order of [`Network::modules`].
     optimizers: Vec<(String, AdamW)>,
     centres: Centres,
@@ -74,6 +79,8 @@ struct State {
     backbone: VitConfig,
     step: usize,
     pictures: Option<usize>,
+    #[serde(default)]
+    teacher_id: Option<String>,
 }
 
 impl SslTrainer {
@@ -90,8 +97,61 @@ impl SslTrainer {
     ) -> Result<Self> {
         config.check()?;
         backbone.add_mask_token(None)?;
-        let student = Network::new(backbone, &config, precision)?;
+        if config.frozen_teacher {
+            let reason = "a frozen teacher is another model: start with `distillation`".to_owned();
+            return Err(EngineError::Training { reason });
+        }
+        let student = Network::new(backbone, &config, precision, "")?;
         let teacher = student.frozen_copy()?;
+        Self::start(config, execution, student, teacher, None)
+    }
+
+    /// Starts distillation as published: `student` learns what `teacher`, which stays as it is,
+    /// says about global crops, and the student's moving average is the result. `teacher_id` names
+    /// the teacher's weights (their SHA-256).
+    ///
+    /// Released backbones come without heads. Without `heads` the teacher gets random ones that
+    /// stay as they are: fixed projections whose balanced assignments to random prototypes keep
+    /// what is near near. `heads` is a checkpoint of [`save`](Self::save) from the run that made
+    /// the teacher.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new); settings other than [`SslConfig::distillation`]'s in what makes it
+    /// distillation; heads of other sizes.
+    pub fn distillation(
+        config: SslConfig,
+        execution: Execution,
+        student: Student,
+        (teacher, teacher_id): (&Student, &str),
+        heads: Option<&Path>,
+    ) -> Result<Self> {
+        config.check()?;
+        if !config.frozen_teacher {
+            let reason = "distillation needs a frozen teacher".to_owned();
+            return Err(EngineError::Training { reason });
+        }
+        let precision = student.precision();
+        let average = student.frozen_copy()?;
+        let student = Network::new(student, &config, precision, "")?;
+        let teacher = Network::new(teacher.frozen_copy()?, &config, precision, "teacher's ")?;
+        if let Some(path) = heads {
+            let (tensors, _) = checkpoint::load::<State>(path, student.device())?;
+            teacher.take_heads(&tensors).map_err(|reason| EngineError::Training {
+                reason: format!("heads of {} cannot be used: {reason}", path.display()),
+            })?;
+        }
+        let teacher = teacher.frozen_copy()?;
+        let run = Self::start(config, execution, student, teacher, Some(average))?;
+        Ok(Self { teacher_id: Some(teacher_id.to_owned()), ..run })
+    }
+
+    fn start(
+        config: SslConfig,
+        execution: Execution,
+        student: Network,
+        teacher: Network,
+        average: Option<Student>,
+    ) -> Result<Self> {
         let depth = student.backbone.config().depth;
         let group = |module: &str, name: &str| match module {
             "backbone" => Group::of(name, depth, config.layer_decay, config.patch_embed_lr),
@@ -110,6 +170,8 @@ impl SslTrainer {
             execution,
             student,
             teacher,
+            average,
+            teacher_id: None,
             optimizers,
             centres,
             step: 0,
@@ -132,9 +194,10 @@ impl SslTrainer {
         self.student.backbone.config()
     }
 
-    /// The teacher's backbone: the result.
-    pub fn teacher(&self) -> &BTreeMap<String, Var> {
-        self.teacher.backbone.parameters()
+    /// The moving average of the student's backbone (its teacher, unless that is frozen): the
+    /// result.
+    pub fn average(&self) -> &BTreeMap<String, Var> {
+        self.average.as_ref().unwrap_or(&self.teacher.backbone).parameters()
     }
 
     /// Parameters of the student (`false`) or the teacher (`true`) by module: `backbone`,
@@ -233,9 +296,13 @@ impl SslTrainer {
             };
             optimizer.apply(&gradients, norm, Some(self.config.clip), now.weight_decay, lr)?;
         }
-        let sides = self.teacher.modules().into_iter().zip(self.student.modules());
-        for ((_, teacher), (_, student)) in sides {
-            ema_update(teacher, student, now.momentum)?;
+        if let Some(average) = &self.average {
+            ema_update(average.parameters(), self.student.backbone.parameters(), now.momentum)?;
+        } else {
+            let sides = self.teacher.modules().into_iter().zip(self.student.modules());
+            for ((_, teacher), (_, student)) in sides {
+                ema_update(teacher, student, now.momentum)?;
+            }
         }
         self.centres = centres;
         self.step += 1;
@@ -297,6 +364,7 @@ impl SslTrainer {
             backbone: self.backbone_config().clone(),
             step: self.step,
             pictures: self.pictures,
+            teacher_id: self.teacher_id.clone(),
         };
         checkpoint::save(path, &tensors, &state)
     }
@@ -315,6 +383,15 @@ impl SslTrainer {
         if let Some(difference) = difference(&state, &self.config, self.backbone_config()) {
             return Err(refuse(format!(
                 "it is of a run with other settings ({difference}); use those, or another folder"
+            )));
+        }
+        if state.teacher_id != self.teacher_id {
+            let name = |id: &Option<String>| id.clone().unwrap_or_else(|| "none".to_owned());
+            return Err(refuse(format!(
+                "it is of a run with another frozen teacher ({}, now {}); use that, or another \
+                 folder",
+                name(&state.teacher_id),
+                name(&self.teacher_id)
             )));
         }
         let mut centres = self.centres.clone();
@@ -341,7 +418,12 @@ impl SslTrainer {
         let side = |side: &str, network: &Network| -> Vec<String> {
             network.modules().iter().map(|(module, _)| format!("{side}.{module}")).collect()
         };
-        [side("student", &self.student), side("teacher", &self.teacher)].concat()
+        let second = match &self.average {
+            // A frozen teacher is found where it came from.
+            Some(_) => vec!["average.backbone".to_owned()],
+            None => side("teacher", &self.teacher),
+        };
+        [side("student", &self.student), second].concat()
     }
 
     fn moment_names(&self) -> Vec<String> {
@@ -349,7 +431,11 @@ impl SslTrainer {
     }
 
     fn models<'a>(&'a self, names: &'a [String]) -> Vec<Model<'a>> {
-        let modules = self.student.modules().into_iter().chain(self.teacher.modules());
+        let second = match &self.average {
+            Some(average) => vec![("average", average.parameters())],
+            None => self.teacher.modules(),
+        };
+        let modules = self.student.modules().into_iter().chain(second);
         names.iter().zip(modules).map(|(name, (_, model))| (name.as_str(), model)).collect()
     }
 }

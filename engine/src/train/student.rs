@@ -116,6 +116,19 @@ impl Student {
         Ok(())
     }
 
+    /// Sets every LayerScale to `value`. The published 1e-5 lets deep models start gently, and
+    /// short runs from random values slowly: at first all pictures get nearly the same CLS token.
+    ///
+    /// # Errors
+    /// A failed tensor operation.
+    pub fn set_layer_scale(&self, value: f64) -> Result<()> {
+        for (_, gamma) in self.parameters.iter().filter(|(name, _)| name.ends_with(".gamma")) {
+            let values = Tensor::full(value as f32, gamma.shape(), &self.device)?;
+            gamma.set(&values)?;
+        }
+        Ok(())
+    }
+
     /// A copy with parameters of its own, without gradients: a teacher at its start.
     ///
     /// # Errors
@@ -220,6 +233,11 @@ impl Student {
     /// Where it computes.
     pub fn device(&self) -> &Device {
         &self.device
+    }
+
+    /// Arithmetic of its matrix products.
+    pub fn precision(&self) -> MatmulPrecision {
+        self.precision
     }
 
     /// Shape of the backbone.

@@ -48,7 +48,22 @@ pub fn run(settings: &Settings, args: &SslArgs) -> Outcome {
         Failure::Failed(format!("cannot create {}: {error}", args.out.display()))
     })?;
     let execution = Execution { checkpointing: args.checkpointing, plain: false };
-    let mut run = SslTrainer::new(config, execution, backbone, precision)?;
+    let mut run = match &args.teacher {
+        None => SslTrainer::new(config, execution, backbone, precision)?,
+        Some(name) => {
+            let weights = embedder::weights(settings, name)?;
+            let rule = PosEmbedRule::Published;
+            let teacher = Student::from_weights(&weights, rule, precision, &device)?;
+            let teacher = (&teacher, weights.sha256());
+            SslTrainer::distillation(
+                config,
+                execution,
+                backbone,
+                teacher,
+                args.teacher_heads.as_deref(),
+            )?
+        }
+    };
     let checkpoint = args.out.join("checkpoint.safetensors");
     if checkpoint.exists() {
         run.resume(&checkpoint)?;
@@ -84,7 +99,13 @@ pub fn run(settings: &Settings, args: &SslArgs) -> Outcome {
 
 /// The published settings, changed as asked.
 fn config(args: &SslArgs) -> SslConfig {
-    let published = SslConfig::published(args.steps, args.batch);
+    let published = match args.teacher {
+        None => {
+            let published = SslConfig::published(args.steps, args.batch);
+            SslConfig { drop_path: args.drop_path, ..published }
+        }
+        Some(_) => SslConfig::distillation(args.steps, args.batch),
+    };
     let sizes = CropSizes { global: args.size, local: args.local_size };
     let high_res = args
         .high_res_steps
@@ -105,7 +126,6 @@ fn config(args: &SslArgs) -> SslConfig {
             CentringArg::SinkhornKnopp => Centring::SinkhornKnopp,
             CentringArg::Softmax => Centring::Softmax,
         },
-        drop_path: args.drop_path,
         lr: args.lr.unwrap_or_else(|| SslConfig::published_lr(args.batch * args.accumulate)),
         warmup: args.warmup.unwrap_or(published.warmup),
         temperature_warmup: args.temperature_warmup.unwrap_or(published.temperature_warmup),
@@ -123,7 +143,7 @@ fn backbone(
     precision: MatmulPrecision,
     device: &engine::Device,
 ) -> Outcome<Student> {
-    let BackboneArgs { arch, width, depth, heads, registers, init } = &args.backbone;
+    let BackboneArgs { arch, width, depth, heads, registers, layer_scale, init } = &args.backbone;
     let rule = PosEmbedRule::Published;
     if let Some(name) = init {
         let weights = embedder::weights(settings, name)?;
@@ -131,6 +151,20 @@ fn backbone(
         student.add_mask_token(Some(&weights))?;
         return Ok(student);
     }
+    let shape = shape(*arch, (*width, *depth, *heads), args.size);
+    let shape = VitConfig { num_register_tokens: *registers, ..shape };
+    let student = Student::random(shape, rule, precision, device, args.seed)?;
+    student.set_layer_scale(*layer_scale)?;
+    Ok(student)
+}
+
+/// A shape of the family, with another width, depth or number of heads where given, for pictures of
+/// `size` pixels.
+pub(super) fn shape(
+    arch: ArchArg,
+    (width, depth, heads): (Option<usize>, Option<usize>, Option<usize>),
+    size: u32,
+) -> VitConfig {
     let (arch_width, arch_depth, arch_heads) = match arch {
         ArchArg::Ti => (192, 12, 3),
         ArchArg::Xs => (256, 12, 4),
@@ -141,16 +175,8 @@ fn backbone(
     let width = width.unwrap_or(arch_width);
     // Heads of the published width, unless asked otherwise or that is impossible.
     let usual = if width == arch_width { arch_heads } else { (width / HEAD_DIM).max(1) };
-    let shape = VitConfig {
-        num_register_tokens: *registers,
-        ..VitConfig::mlp(
-            width,
-            depth.unwrap_or(arch_depth),
-            heads.unwrap_or(usual),
-            args.size as usize / engine::vit::config::PATCH_SIZE,
-        )
-    };
-    Ok(Student::random(shape, rule, precision, device, args.seed)?)
+    let grid = size as usize / engine::vit::config::PATCH_SIZE;
+    VitConfig::mlp(width, depth.unwrap_or(arch_depth), heads.unwrap_or(usual), grid)
 }
 
 /// Pictures with a class that at least one other has.
@@ -262,7 +288,7 @@ impl Session<'_> {
             write_whole(&self.args.out.join("config.json"), heads.to_string().as_bytes())?;
         }
         let dtype = weights_dtype(self.args.store);
-        write_weights(&self.model(), shape, run.teacher(), dtype, metadata)?;
+        write_weights(&self.model(), shape, run.average(), dtype, metadata)?;
         run.save(&self.checkpoint)?;
         self.metrics.draw()
     }

@@ -1,13 +1,13 @@
 //! `x W^T + b`, with bf16 products where asked for.
 
-use candle_core::{CpuStorage, CustomOp3, Layout, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp3, DType, Layout, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::{is_fused, slice, sum_rows, tensor, with_values};
 use crate::error::Result;
 use crate::kernels::{Operand, elementwise, matmul_bf16};
 
-/// Arithmetic of the matrix products of a training step on the CPU.
+/// Arithmetic of the matrix products of a training step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum MatmulPrecision {
     /// f32 throughout.
@@ -19,7 +19,7 @@ pub enum MatmulPrecision {
 
 /// Linear layer: `x` (T, in), `weight` (out, in), `bias` (out) to (T, out). Differentiable.
 ///
-/// `precision` concerns f32 tensors on the CPU; elsewhere the tensors' dtype decides.
+/// `precision` concerns f32 tensors; with others their dtype decides.
 ///
 /// # Errors
 /// Shapes that do not fit.
@@ -29,6 +29,12 @@ pub fn linear(
     bias: &Tensor,
     precision: MatmulPrecision,
 ) -> Result<Tensor> {
+    let on_cpu = x.device().is_cpu();
+    if precision == MatmulPrecision::Bf16 && x.dtype() == DType::F32 && !on_cpu {
+        // As PyTorch's autocast: tensor cores sum in f32, the rest stays f32.
+        let (x, weight) = (x.to_dtype(DType::BF16)?, weight.to_dtype(DType::BF16)?);
+        return Ok(x.matmul(&weight.t()?)?.to_dtype(DType::F32)?.broadcast_add(bias)?);
+    }
     if !is_fused(x) || precision == MatmulPrecision::F32 {
         return Ok(x.matmul(&weight.t()?)?.broadcast_add(bias)?);
     }

@@ -19,7 +19,8 @@ pub struct SslBatch {
     /// (L B, 3, s, s), the first local crop of every picture, then the second; none without local
     /// crops.
     pub locals: Option<Tensor>,
-    /// Hidden patches of each global crop, row-major.
+    /// Patches of each global crop that iBOT is on, row-major: those hidden from the student, or,
+    /// with a frozen teacher, all, and none is hidden.
     pub masks: Vec<Vec<bool>>,
     /// What stochastic depth keeps of global and local crops; everything if absent.
     pub drop_path: Option<DropPlan>,
@@ -76,7 +77,11 @@ impl SslBatch {
         let place = [done as u64, pass as u64];
         let side = sizes.global as usize / PATCH_SIZE;
         let mut rng = generator(config.seed, "masks", place);
-        let masks = config.masking.draw(GLOBALS * count, (side, side), &mut rng);
+        let masks = match config.frozen_teacher {
+            // Every patch has a loss, and none is hidden.
+            true => vec![vec![true; side * side]; GLOBALS * count],
+            false => config.masking.draw(GLOBALS * count, (side, side), &mut rng),
+        };
         let groups: Vec<usize> = [GLOBALS * count]
             .into_iter()
             .chain((config.locals > 0).then_some(config.locals * count))

@@ -72,6 +72,10 @@ pub struct SslConfig {
     pub clip: f64,
     /// Share of the teacher kept at each step, at first and at the end.
     pub momentum: (f64, f64),
+    /// Distillation as published: another model is the teacher and stays as it is, iBOT is on all
+    /// patches of both global crops, and the moving average of the student is the result.
+    #[serde(default)]
+    pub frozen_teacher: bool,
 }
 
 /// Sides of crops in pixels, multiples of 14.
@@ -139,6 +143,19 @@ impl SslConfig {
             patch_embed_lr: 0.2,
             clip: 3.0,
             momentum: (0.994, 1.0),
+            frozen_teacher: false,
+        }
+    }
+
+    /// The published settings for distillation: a frozen teacher, no masks, no stochastic depth
+    /// (arXiv 2304.07193, section 5).
+    pub fn distillation(steps: usize, batch: usize) -> Self {
+        let published = Self::published(steps, batch);
+        Self {
+            masking: Masking { share: 0.0, ..published.masking },
+            drop_path: 0.0,
+            frozen_teacher: true,
+            ..published
         }
     }
 
@@ -186,6 +203,13 @@ impl SslConfig {
                     ));
                 }
             }
+        }
+        if self.frozen_teacher && (self.masking.share > 0.0 || self.drop_path > 0.0) {
+            return refuse(format!(
+                "distillation hides no patches and drops no branches; the share of masked crops is \
+                 {} and the drop-path rate {}: set both to 0",
+                self.masking.share, self.drop_path
+            ));
         }
         if self.steps * self.batch * self.accumulate == 0 {
             return refuse("steps, batch and accumulate must be at least 1".to_owned());

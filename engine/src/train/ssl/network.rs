@@ -20,11 +20,17 @@ pub(super) struct Network {
 }
 
 impl Network {
-    /// A backbone with new heads.
-    pub fn new(backbone: Student, config: &SslConfig, precision: MatmulPrecision) -> Result<Self> {
+    /// A backbone with new heads, drawn anew for each `side`.
+    pub fn new(
+        backbone: Student,
+        config: &SslConfig,
+        precision: MatmulPrecision,
+        side: &str,
+    ) -> Result<Self> {
         let (width, device) = (backbone.config().embed_dim, backbone.device().clone());
-        let head = |name| {
-            ProjectionHead::random(width, config.head, precision, &device, (config.seed, name))
+        let head = |name: &str| {
+            let name = format!("{side}{name}");
+            ProjectionHead::random(width, config.head, precision, &device, (config.seed, &name))
         };
         let dino = head("DINO head")?;
         let ibot = (!config.shared_head).then(|| head("iBOT head")).transpose()?;
@@ -38,6 +44,33 @@ impl Network {
             dino: self.dino.frozen_copy()?,
             ibot: self.ibot.as_ref().map(ProjectionHead::frozen_copy).transpose()?,
         })
+    }
+
+    /// Sets the heads to those of a checkpoint's teacher.
+    ///
+    /// # Errors
+    /// The first parameter that is missing or of another shape, by name.
+    pub fn take_heads(
+        &self,
+        tensors: &BTreeMap<String, Tensor>,
+    ) -> std::result::Result<(), String> {
+        let heads = self.modules().into_iter().skip(1);
+        for (module, parameters) in heads {
+            for (name, parameter) in parameters {
+                let full = format!("teacher.{module}.{name}");
+                let found = tensors.get(&full).ok_or_else(|| format!("it has no `{full}`"))?;
+                if found.shape() != parameter.shape() {
+                    return Err(format!(
+                        "its `{full}` is {:?} and the heads here want {:?}; use the --hidden, \
+                         --bottleneck and --prototypes of that run",
+                        found.dims(),
+                        parameter.dims()
+                    ));
+                }
+                parameter.set(found).map_err(|error| error.to_string())?;
+            }
+        }
+        Ok(())
     }
 
     /// Parameters of each module, which are clipped apart.

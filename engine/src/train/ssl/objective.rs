@@ -141,7 +141,8 @@ pub(super) fn gradients(
     };
 
     // Student: masked global crops and local crops, packed unless plain.
-    let globals = Crops { pixels: batch.globals.clone(), masked: Some(hidden.mask.clone()) };
+    let masked = (!config.frozen_teacher).then(|| hidden.mask.clone());
+    let globals = Crops { pixels: batch.globals.clone(), masked };
     let groups: Vec<Crops> =
         std::iter::once(globals).chain(batch.locals.clone().map(Crops::from)).collect();
     let how = How {
