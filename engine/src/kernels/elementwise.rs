@@ -242,7 +242,8 @@ pub(crate) fn exp(x: f32) -> f32 {
         p = p * r + c;
     }
     let mantissa = p * r * r + r + 1.0;
-    mantissa * f32::from_bits(((k as i32 + 127) << 23) as u32)
+    // Wrapping, though it never does: a check for overflow would keep the loop from being vectorised.
+    mantissa * f32::from_bits(((k as i32).wrapping_add(127) << 23) as u32)
 }
 
 /// The error function, absolute error below 3e-7: Abramowitz and Stegun 7.1.26.
