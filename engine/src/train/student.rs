@@ -10,7 +10,7 @@ use candle_core::{DType, Device, Tensor, Var};
 
 use super::ops::MatmulPrecision;
 use crate::error::{EngineError, Result};
-use crate::vit::config::{FfnKind, PosEmbedRule, VitConfig};
+use crate::vit::config::{PosEmbedRule, VitConfig};
 use crate::vit::{Weights, pos_embed};
 
 pub use drop_path::DropPlan;
@@ -39,8 +39,7 @@ impl Student {
     /// Starts from weights, in f32.
     ///
     /// # Errors
-    /// The weights are unsound, do not fit the device, or are of a SwiGLU model (ViT-g), which
-    /// cannot be trained yet.
+    /// The weights are unsound, or do not fit the device.
     pub fn from_weights(
         weights: &Weights,
         rule: PosEmbedRule,
@@ -48,9 +47,6 @@ impl Student {
         device: &Device,
     ) -> Result<Self> {
         let config = weights.config().clone();
-        if config.ffn != FfnKind::Mlp {
-            return Err(unsupported("training knows MLP blocks only, not SwiGLU (ViT-g)"));
-        }
         let dim = config.embed_dim;
         let table = config.pos_embed_grid * config.pos_embed_grid;
         let mut parameters = BTreeMap::new();
@@ -72,7 +68,7 @@ impl Student {
     /// normal with deviation 0.02, LayerScale 1e-5. A function of the seed.
     ///
     /// # Errors
-    /// A SwiGLU shape, heads that do not divide the width, or a device that refuses the memory.
+    /// Heads that do not divide the width, or a device that refuses the memory.
     pub fn random(
         config: VitConfig,
         rule: PosEmbedRule,
@@ -80,9 +76,6 @@ impl Student {
         device: &Device,
         seed: u64,
     ) -> Result<Self> {
-        if config.ffn != FfnKind::Mlp {
-            return Err(unsupported("training knows MLP blocks only, not SwiGLU (ViT-g)"));
-        }
         let VitConfig { embed_dim: width, depth, num_heads: heads, .. } = config;
         if depth == 0 || heads == 0 || width == 0 || !width.is_multiple_of(heads) {
             let message = format!(

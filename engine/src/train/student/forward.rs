@@ -2,7 +2,7 @@
 //! needed again.
 
 use candle_core::backprop::GradStore;
-use candle_core::{Tensor, Var};
+use candle_core::{D, Tensor, Var};
 
 use super::drop_path::{Branch, CropGroup};
 use super::{DropPlan, Student};
@@ -11,7 +11,7 @@ use crate::train::ops::{
     SequenceLengths, add_to_rows, attention, gather_rows, gelu, layer_norm, linear,
     materialised_attention, scaled_residual,
 };
-use crate::vit::config::PATCH_SIZE;
+use crate::vit::config::{FfnKind, PATCH_SIZE};
 
 /// A batch of crops of one size.
 #[derive(Clone, Debug)]
@@ -248,9 +248,15 @@ impl Student {
                 };
                 product("attn.proj", &out)
             }
-            Branch::FeedForward => {
-                product("mlp.fc2", &gelu(&product("mlp.fc1", &norm("norm2", x)?)?)?)
-            }
+            Branch::FeedForward => match self.config.ffn {
+                FfnKind::Mlp => {
+                    product("mlp.fc2", &gelu(&product("mlp.fc1", &norm("norm2", x)?)?)?)
+                }
+                FfnKind::SwiGlu => {
+                    let halves = product("mlp.w12", &norm("norm2", x)?)?.chunk(2, D::Minus1)?;
+                    product("mlp.w3", &(halves[0].silu()? * &halves[1])?)
+                }
+            },
         }
     }
 

@@ -8,7 +8,7 @@ use rand::Rng;
 
 use crate::error::Result;
 use crate::train::augment::generator;
-use crate::vit::config::{PATCH_SIZE, VitConfig};
+use crate::vit::config::{FfnKind, PATCH_SIZE, VitConfig};
 
 /// Standard deviation of matrices and position embeddings (reference: `init_weights_vit_timm`).
 const STD: f64 = 0.02;
@@ -38,9 +38,12 @@ pub(super) fn shapes(config: &VitConfig) -> Vec<(String, Vec<usize>)> {
             add(&format!("{norm}.weight"), &[dim]);
             add(&format!("{norm}.bias"), &[dim]);
         }
-        let products =
-            [("attn.qkv", dim, 3 * dim), ("attn.proj", dim, dim), ("mlp.fc1", dim, hidden)];
-        for (name, input, output) in products.into_iter().chain([("mlp.fc2", hidden, dim)]) {
+        let [first, second] = match config.ffn {
+            FfnKind::Mlp => [("mlp.fc1", dim, hidden), ("mlp.fc2", hidden, dim)],
+            FfnKind::SwiGlu => [("mlp.w12", dim, 2 * hidden), ("mlp.w3", hidden, dim)],
+        };
+        let attention = [("attn.qkv", dim, 3 * dim), ("attn.proj", dim, dim)];
+        for (name, input, output) in attention.into_iter().chain([first, second]) {
             add(&format!("{name}.weight"), &[output, input]);
             add(&format!("{name}.bias"), &[output]);
         }
