@@ -123,7 +123,8 @@ fn groups(args: &DistillArgs) -> Vec<ViewGroup> {
     let mut groups = vec![ViewGroup::global(args.size, args.teacher_size)];
     if args.locals > 0 {
         let patch = PATCH_SIZE as u32;
-        let teacher_size = (args.local_size * args.teacher_size / args.size.max(1) / patch).max(1);
+        let teacher_size =
+            (args.local_size.saturating_mul(args.teacher_size) / args.size.max(1) / patch).max(1);
         groups.push(ViewGroup::local(args.locals, args.local_size, teacher_size * patch));
     }
     groups
