@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use engine::Embedder;
 
-use crate::catalog::{Failure, Known, Record};
+use crate::record::{Failure, Known, Payload, Record};
 use crate::collection::{Collection, NewImage};
 use crate::error::Result;
 use crate::id::ImageId;
@@ -125,6 +125,7 @@ pub fn ingest(
                         width: picture.width,
                         height: picture.height,
                         warning: picture.warning,
+                        payload: Payload::new(),
                     };
                     collection.put(image, &embedding)?;
                     match touched.contains_key(&file.path) {

@@ -24,6 +24,14 @@ impl Locator {
         }
     }
 
+    /// The path that has these bytes.
+    pub fn from_bytes(bytes: &[u8]) -> Self {
+        match std::str::from_utf8(bytes) {
+            Ok(text) => Self::Text(text.to_owned()),
+            Err(_) => Self::Bytes(bytes.to_vec()),
+        }
+    }
+
     /// The path again.
     pub fn to_path(&self) -> PathBuf {
         match self {

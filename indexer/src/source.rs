@@ -6,7 +6,7 @@ use std::time::UNIX_EPOCH;
 
 use walkdir::WalkDir;
 
-use crate::catalog::FileStamp;
+use crate::record::FileStamp;
 use crate::error::{IndexerError, Result};
 
 /// A file that may be a picture.
