@@ -131,21 +131,25 @@ impl Model {
 
     fn mark(&mut self) {
         self.step += 1;
-        let id = self.images.get(MARK).map_or_else(|| self.new_id(), |image| image.id);
+        let id = self.id_at(MARK);
         let image = Expected { id, content: 0, label: Some(self.step) };
         self.images.insert(MARK.to_owned(), image);
     }
 
-    fn new_id(&mut self) -> u64 {
-        self.next_id += 1;
-        self.next_id - 1
+    /// Id of the image at a path, or the next new one.
+    fn id_at(&mut self, path: &str) -> u64 {
+        let known = self.images.get(path).map(|image| image.id);
+        known.unwrap_or_else(|| {
+            self.next_id += 1;
+            self.next_id - 1
+        })
     }
 
     fn apply(&mut self, change: &Change) {
         match change {
             Change::Put { path, content, label } => {
                 self.failed.remove(path);
-                let id = self.images.get(path).map_or_else(|| self.new_id(), |image| image.id);
+                let id = self.id_at(path);
                 self.images.insert(path.clone(), Expected { id, content: *content, label: *label });
             }
             Change::Label { path, label } => {
