@@ -26,6 +26,9 @@ pub mod eval;
 pub mod probe;
 pub mod label;
 pub mod training_pictures;
+pub mod dedup;
+pub mod curate;
+pub mod export;
 pub mod gallery;
 
 pub use catalog::{Scalar, TEXT_BYTES, ValueRange, scalars};

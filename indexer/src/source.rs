@@ -79,7 +79,8 @@ fn is_hidden(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
 }
 
-fn stamp(metadata: &Metadata) -> FileStamp {
+/// Size and time of a file.
+pub(crate) fn stamp(metadata: &Metadata) -> FileStamp {
     let mtime = metadata.modified().ok();
     let mtime_ns = mtime.map_or(0, |time| match time.duration_since(UNIX_EPOCH) {
         Ok(after) => i64::try_from(after.as_nanos()).unwrap_or(i64::MAX),

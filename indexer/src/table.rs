@@ -11,6 +11,7 @@ use std::path::Path;
 use engine::ModelIdentity;
 
 use self::npy::NpyTable;
+pub(crate) use self::npy::header as npy_header;
 pub use self::npy_reader::NpyReader;
 use self::parquet::ParquetTable;
 use crate::error::{IndexerError, Result};

@@ -96,7 +96,8 @@ impl NpyFile {
     }
 }
 
-fn header(rows: usize, row_shape: &[usize]) -> Vec<u8> {
+/// The header of an array of f32 with so many rows.
+pub(crate) fn header(rows: usize, row_shape: &[usize]) -> Vec<u8> {
     let shape: Vec<String> = row_shape.iter().map(usize::to_string).collect();
     let dict = format!(
         "{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {}), }}",

@@ -1,0 +1,87 @@
+//! Deduplication against excluded sets: what is like an image of theirs must not be in the result.
+
+use std::collections::BTreeMap;
+
+use super::duplicates::groups;
+use super::{Inputs, State, scaled};
+use crate::curate::config::{RELATIVE_THRESHOLD, RelativeDedup, Spread};
+use crate::curate::output::{Dropped, Leak, Reference, Rule, SetRef, StepOutput};
+use crate::dedup::{Method, Wanted, neighbours};
+use crate::error::Result;
+
+pub(super) fn run(
+    config: &RelativeDedup,
+    inputs: &Inputs<'_>,
+    state: &State,
+) -> Result<StepOutput> {
+    let Inputs { pool, excluded, .. } = inputs;
+    let threshold =
+        config.threshold.unwrap_or_else(|| scaled(RELATIVE_THRESHOLD, pool.view().manifest()));
+    let mut output = StepOutput { threshold: Some(threshold), ..StepOutput::default() };
+    if excluded.is_empty() {
+        return Ok(output);
+    }
+    output.leaks = nearest_excluded(inputs)?;
+    let leak = |item: u32| -> Option<&Leak> {
+        let at = output.leaks.binary_search_by_key(&item, |leak| leak.item).ok()?;
+        Some(&output.leaks[at]).filter(|leak| leak.similarity >= threshold)
+    };
+    let dropped = |item: u32, rule: Rule, leak: &Leak| Dropped {
+        item,
+        rule,
+        because: Some(Reference { set: SetRef::Excluded(leak.set), id: leak.id }),
+        similarity: (rule == Rule::Leak).then_some(leak.similarity),
+    };
+    let mut gone: BTreeMap<u32, Dropped> = state
+        .alive
+        .iter()
+        .filter_map(|&item| Some((item, dropped(item, Rule::Leak, leak(item)?))))
+        .collect();
+    let direct = gone.len();
+    if config.spread == Spread::Component && direct > 0 {
+        for members in groups(pool, &state.alive, config.k, threshold, inputs)?.members {
+            let touching = members.iter().filter_map(|&item| leak(item));
+            let Some(worst) = touching.max_by(|a, b| {
+                // Of several as similar, the first.
+                a.similarity.total_cmp(&b.similarity).then(b.item.cmp(&a.item))
+            }) else {
+                continue;
+            };
+            let first = members[0];
+            output.components.extend(members.iter().map(|&member| (member, first)));
+            for item in members {
+                gone.entry(item).or_insert_with(|| dropped(item, Rule::LeakByComponent, worst));
+            }
+        }
+    }
+    output.components.sort_unstable();
+    let figures = [("leaks", direct), ("leaks_by_component", gone.len() - direct)];
+    output.figures.extend(figures.map(|(name, count)| (name.to_owned(), count as f64)));
+    output.dropped = gone.into_values().collect();
+    Ok(output)
+}
+
+/// For every pool image, dropped or not, the excluded image most like it, found by comparing all:
+/// review must know of leaks among what earlier steps dropped.
+fn nearest_excluded(inputs: &Inputs<'_>) -> Result<Vec<Leak>> {
+    let Inputs { pool, excluded, .. } = inputs;
+    let mut nearest: Vec<Option<Leak>> = vec![None; pool.images().len()];
+    let wanted = Wanted { k: 1, floor: f32::NEG_INFINITY, method: Method::Exact };
+    let items: BTreeMap<u32, u32> =
+        pool.images().iter().enumerate().map(|(item, image)| (image.row, item as u32)).collect();
+    for (number, set) in excluded.iter().enumerate() {
+        let others = Some((set.view(), None));
+        let graph = neighbours((pool.view(), None), others, wanted, &|_| {}, inputs.cancel)?;
+        for (row, near) in graph.iter() {
+            let (Some(&item), Some(&(other, similarity))) = (items.get(&row), near.first()) else {
+                continue;
+            };
+            let best = &mut nearest[item as usize];
+            if best.is_none_or(|best| similarity > best.similarity) {
+                let id = set.view().id_of(other)?;
+                *best = Some(Leak { item, set: number as u32, id, similarity });
+            }
+        }
+    }
+    Ok(nearest.into_iter().flatten().collect())
+}
