@@ -37,7 +37,7 @@ fn index(settings: &Settings, args: &BenchIndexArgs) -> Outcome {
                 args.collection
             )));
         }
-        collections.delete(&args.collection)?;
+        return Err(Failure::Failed("TEMPORARY".to_owned()));
     }
     let identity = ModelIdentity {
         name: MODEL.to_owned(),
