@@ -1,6 +1,8 @@
 //! The command line, as typed.
 
 mod bench;
+mod curate;
+mod export;
 mod probe;
 mod ssl;
 
@@ -11,6 +13,12 @@ use engine::decode::IccPolicy;
 use engine::{ModelOptions, Pooling, Preprocess, vit::PosEmbedRule};
 
 pub use self::bench::{BenchCommand, BenchIndexArgs, BenchSearchArgs};
+pub use self::curate::{
+    CurateArgs, CurateCommand, CurateMethod, CurateRunArgs, ExplainArgs, ReviewArgs, SpreadArg,
+};
+pub use self::export::{
+    ExportArgs, ExportCommand, ExportWriteArgs, FilesArg, FormatArg, VerifyArgs,
+};
 pub use self::probe::{EvalLinearArgs, FitArgs, LabelArgs, MethodArg, ProbeArgs, ScaleArg, YesNo};
 pub use self::ssl::{ArchArg, BackboneArgs, CentringArg, SslArgs};
 
@@ -66,6 +74,10 @@ pub enum Command {
     Search(SearchArgs),
     /// Give every image of a collection the class that a head finds in it
     Label(LabelArgs),
+    /// Grow a dataset out of a pool from examples, without duplicates and without leaks
+    Curate(Box<CurateArgs>),
+    /// Write a curated run, or a whole collection, as files other programs load
+    Export(ExportArgs),
     /// Write embeddings to a Parquet or NumPy file
     Embed(EmbedArgs),
     /// Measure a model on labelled pictures

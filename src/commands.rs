@@ -2,9 +2,11 @@
 
 pub mod bench;
 pub mod collection;
+pub mod curate;
 pub mod demo;
 pub mod embed;
 pub mod eval;
+pub mod export;
 pub mod index;
 pub mod label;
 pub mod model;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use etcetera::{BaseStrategy, choose_base_strategy};
+use indexer::curate::CurateConfig;
 use serde::Deserialize;
 
 use crate::args::GlobalArgs;
@@ -16,6 +17,8 @@ pub struct Settings {
     pub device: String,
     pub json: bool,
     pub quiet: bool,
+    /// Steps of `akin curate`.
+    pub curate: Option<CurateConfig>,
 }
 
 /// The file of `--config`.
@@ -26,6 +29,7 @@ struct ConfigFile {
     model: Option<String>,
     device: Option<String>,
     threads: Option<usize>,
+    curate: Option<CurateConfig>,
 }
 
 impl Settings {
@@ -58,6 +62,7 @@ impl Settings {
             device: args.device.or(file.device).unwrap_or_else(|| "auto".to_owned()),
             json: args.json,
             quiet: args.quiet,
+            curate: file.curate,
         })
     }
 }

@@ -33,11 +33,11 @@ use self::ledger::LedgerRow;
 use self::manifest::ManifestLine;
 pub use self::output::{Retrieved, Rule};
 use self::result::Done;
-pub use self::review::Verdict;
 use self::review::Journal;
+pub use self::review::Verdict;
 use self::run_folder::RunFolder;
-pub use self::run_folder::{Account, RUN_FORMAT, RunInfo, SetInfo, StepInfo};
 pub(crate) use self::run_folder::sha256;
+pub use self::run_folder::{Account, RUN_FORMAT, RunInfo, SetInfo, StepInfo};
 pub use self::sets::{ImageSet, SetImage};
 pub(crate) use self::similar::stop_if;
 use self::steps::{Inputs, State};
@@ -153,7 +153,7 @@ pub fn run(
     let mut infos: Vec<StepInfo> = Vec::new();
     for (number, step) in config.steps.iter().enumerate() {
         let name = format!("{:02}-{}", number + 1, step.name());
-        let parameters = steps::parameters(step, config);
+        let parameters = steps::parameters(step, config, sources.pool.view().manifest());
         let reads = steps::reads(step, &inputs);
         let before = infos.last().map_or("", |info| info.key.as_str());
         let key = serde_json::json!([RUN_FORMAT, before, parameters, reads]);
@@ -286,21 +286,7 @@ impl Run {
     /// # Errors
     /// There is none in the pool.
     pub fn find(&self, name: &str) -> Result<&LedgerRow> {
-        let by_path = |path: &[u8]| self.rows.iter().find(|row| row.path.as_bytes() == path);
-        let by_id = || {
-            let id = name.parse::<u64>().ok()?;
-            self.rows.binary_search_by_key(&id, |row| row.id.0).ok().map(|at| &self.rows[at])
-        };
-        let absolute = || {
-            let path = Path::new(name).canonicalize().ok()?;
-            by_path(path.as_os_str().as_encoded_bytes())
-        };
-        by_path(name.as_bytes()).or_else(by_id).or_else(absolute).ok_or_else(|| {
-            IndexerError::InvalidRequest(format!(
-                "`{name}` is neither id nor path of an image of the pool `{}`",
-                self.info.pool.collection
-            ))
-        })
+        find(&self.rows, name)
     }
 
     /// Notes decisions about images named by id or path, as one batch, and applies them.
@@ -308,10 +294,11 @@ impl Run {
     /// # Errors
     /// A name is no image's, or a leak would be accepted; nothing is noted then.
     pub fn decide(&mut self, decisions: &[(Verdict, String)]) -> Result<()> {
-        let leaks = review::leaks(&self.rows);
+        let Self { rows, journal, .. } = self;
+        let leaks = review::leaks(rows);
         let mut found = Vec::with_capacity(decisions.len());
         for (verdict, name) in decisions {
-            let row = self.find(name)?;
+            let row = find(rows, name)?;
             if *verdict == Verdict::Accept
                 && let Some(reason) = leaks.get(&row.id)
             {
@@ -325,7 +312,7 @@ impl Run {
         if found.is_empty() {
             return Ok(());
         }
-        self.journal.decide(&found)?;
+        journal.decide(&found)?;
         self.republish()
     }
 
@@ -344,4 +331,21 @@ impl Run {
         (self.info, self.rows) = publish(&self.folder, self.info.clone(), base, &self.journal)?;
         Ok(())
     }
+}
+
+fn find<'a>(rows: &'a [LedgerRow], name: &str) -> Result<&'a LedgerRow> {
+    let by_path = |path: &[u8]| rows.iter().find(|row| row.path.as_bytes() == path);
+    let by_id = || {
+        let id = name.parse::<u64>().ok()?;
+        rows.binary_search_by_key(&id, |row| row.id.0).ok().map(|at| &rows[at])
+    };
+    let absolute = || {
+        let path = Path::new(name).canonicalize().ok()?;
+        by_path(path.as_os_str().as_encoded_bytes())
+    };
+    by_path(name.as_bytes()).or_else(by_id).or_else(absolute).ok_or_else(|| {
+        IndexerError::InvalidRequest(format!(
+            "`{name}` is neither id nor path of an image of the pool"
+        ))
+    })
 }

@@ -27,7 +27,7 @@ pub use self::certificate::{Certificate, CertifiedPair, Side};
 use self::entries::Entry;
 pub use self::verify::{Verification, verify};
 use crate::collection::View;
-use crate::curate::manifest::{ManifestLine, write_line};
+use crate::curate::manifest::ManifestLine;
 use crate::curate::{ImageSet, Run, RunInfo, manifest};
 use crate::durable::{replace_file, sync_folder};
 use crate::error::{IndexerError, IoContext, Result};
@@ -303,7 +303,10 @@ fn refuse_leaks(certificate: &Certificate) -> Result<()> {
     Err(IndexerError::InvalidRequest(format!(
         "{} pairs of the result and of excluded sets are at or above the threshold {}, and nothing \
          was exported; the first is {} and {}, similarity {:.4}: curate again",
-        certificate.leaks, certificate.threshold, pair.kept_path, pair.excluded_path,
+        certificate.leaks,
+        certificate.threshold,
+        pair.kept_path,
+        pair.excluded_path,
         pair.similarity
     )))
 }
@@ -329,11 +332,11 @@ impl Workplace {
         let refuse = |reason: &str| {
             Err(IndexerError::Source { path: out.to_path_buf(), reason: reason.to_owned() })
         };
-        match std::fs::read_dir(out) {
-            Ok(mut entries) if entries.next().is_some() => {
+        match std::fs::read_dir(out).map(|mut entries| entries.next().is_none()) {
+            Ok(true) => {}
+            Ok(false) => {
                 return refuse("it is not empty, and nothing is overwritten; name a new folder");
             }
-            Ok(_) => {}
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => {
                 return refuse("this is a file; name a new folder");
@@ -348,7 +351,8 @@ impl Workplace {
         std::fs::create_dir_all(&partial).io("create", &partial)?;
         let lock = partial.join(LOCK);
         let mut options = File::options();
-        let file = options.create(true).truncate(false).write(true).open(&lock).io("open", &lock)?;
+        let file =
+            options.create(true).truncate(false).write(true).open(&lock).io("open", &lock)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::Error(error)) => return Err(error).io("lock", &lock),
@@ -381,7 +385,9 @@ impl Workplace {
         }
         std::fs::rename(&self.partial, &self.out).io("create", &self.out)?;
         self.finished = true;
-        sync_folder(self.out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")))
+        sync_folder(
+            self.out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")),
+        )
     }
 }
 

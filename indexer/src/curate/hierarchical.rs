@@ -6,8 +6,8 @@
 
 use std::sync::atomic::AtomicBool;
 
-use super::kmeans::{Clusters, KMeans, Start, draw};
 use super::config::{Balance, Draw};
+use super::kmeans::{Clusters, KMeans, Start, draw};
 use super::sets::{Held, Points};
 use super::similar::{Match, nearest, stop_if};
 use crate::error::Result;
@@ -54,7 +54,8 @@ impl Hierarchy {
         let mut sizes: Vec<Vec<usize>> = vec![leaves.iter().map(Vec::len).collect()];
         for (level, clusters) in self.levels.iter().enumerate().skip(1) {
             let below = &sizes[level - 1];
-            let sum = |members: &Vec<u32>| members.iter().map(|&member| below[member as usize]).sum();
+            let sum =
+                |members: &Vec<u32>| members.iter().map(|&member| below[member as usize]).sum();
             let sums = clusters.members().iter().map(sum).collect();
             sizes.push(sums);
         }

@@ -225,4 +225,4 @@ pub(crate) fn draw(count: usize, wanted: usize, random: &mut SplitMix64) -> Vec<
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -203,9 +203,12 @@ pub fn read(path: &Path) -> Result<Vec<LedgerRow>> {
     for batch in reader {
         let batch = batch.map_err(|error| failed(path, "read", &error))?;
         if batch.schema().fields().len() != fields().len()
-            || batch.schema().fields().iter().zip(fields()).any(|(a, b)| {
-                a.name() != b.name() || a.data_type() != b.data_type()
-            })
+            || batch
+                .schema()
+                .fields()
+                .iter()
+                .zip(fields())
+                .any(|(a, b)| a.name() != b.name() || a.data_type() != b.data_type())
         {
             return Err(IndexerError::Damaged {
                 path: path.to_path_buf(),

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::config::Step;
 use super::ledger::{Because, LedgerRow};
-use super::output::{Pick, Reference, Rule, SetRef};
 use super::output::{Dropped, StepOutput};
+use super::output::{Pick, Reference, Rule, SetRef};
 use super::run_folder::Account;
 use super::sets::{ImageSet, hash_text};
 use super::steps::{Inputs, State};
@@ -71,12 +71,9 @@ pub(crate) fn ledger(inputs: &Inputs<'_>, done: &[Done], state: &State) -> Resul
         let item = item as u32;
         let record = inputs.pool.record(image.id)?;
         let leak = leaks.get(&item);
-        let excluded = leak.map(|(leak, _)| Reference {
-            set: SetRef::Excluded(leak.set),
-            id: leak.id,
-        });
-        let component =
-            components.get(&item).map(|&first| inputs.pool.images()[first as usize].id);
+        let excluded =
+            leak.map(|(leak, _)| Reference { set: SetRef::Excluded(leak.set), id: leak.id });
+        let component = components.get(&item).map(|&first| inputs.pool.images()[first as usize].id);
         let mut row = LedgerRow {
             id: image.id,
             path: record.path,

@@ -146,9 +146,8 @@ impl Journal {
                 "there is no decision to take back".to_owned(),
             ));
         };
-        let is_of = |entry: &&Entry| {
-            matches!(entry, Entry::Accept(d) | Entry::Reject(d) if d.batch == of)
-        };
+        let is_of =
+            |entry: &&Entry| matches!(entry, Entry::Accept(d) | Entry::Reject(d) if d.batch == of);
         let decisions = self.entries.iter().filter(is_of).count();
         let batch = self.next_batch();
         self.append(vec![Entry::Undo { batch, of }])?;
@@ -251,9 +250,11 @@ pub(crate) fn leaks(rows: &[LedgerRow]) -> BTreeMap<ImageId, String> {
     };
     let reason = |row: &LedgerRow| match (own(row), copy_of(row)) {
         (Some(reason), _) => Some(reason),
-        (None, Some(kept)) => {
-            Some(format!("it is a near-duplicate of {}, and that is a leak: {}", kept.path, own(kept)?))
-        }
+        (None, Some(kept)) => Some(format!(
+            "it is a near-duplicate of {}, and that is a leak: {}",
+            kept.path,
+            own(kept)?
+        )),
         (None, None) => None,
     };
     rows.iter().filter_map(|row| Some((row.id, reason(row)?))).collect()

@@ -150,7 +150,8 @@ impl RunFolder {
     fn lock(path: &Path) -> Result<Self> {
         let name = path.join(LOCK);
         let mut options = File::options();
-        let file = options.create(true).truncate(false).write(true).open(&name).io("open", &name)?;
+        let file =
+            options.create(true).truncate(false).write(true).open(&name).io("open", &name)?;
         match file.try_lock() {
             Ok(()) => Ok(Self { path: path.to_path_buf(), _lock: file }),
             Err(TryLockError::Error(error)) => Err(error).io("lock", &name),
@@ -178,8 +179,7 @@ impl RunFolder {
             }
             read => read.io("read", &path)?,
         };
-        let damaged =
-            |reason: String| IndexerError::Damaged { path: path.clone(), reason };
+        let damaged = |reason: String| IndexerError::Damaged { path: path.clone(), reason };
         let info: RunInfo = serde_json::from_slice(&bytes)
             .map_err(|error| damaged(format!("{error}; run the same `akin curate` again")))?;
         match info.format_version {

@@ -8,11 +8,13 @@ mod retrieval;
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::config::{CurateConfig, Step};
+use super::config::{CurateConfig, RELATIVE_THRESHOLD, SELF_THRESHOLD, SelfDedup, SemDedup, Step};
 use super::output::{Pick, StepOutput};
 use super::sets::ImageSet;
+use crate::dedup;
 use crate::error::Result;
 use crate::manifest::Manifest;
 
@@ -65,9 +67,8 @@ pub(crate) fn run(step: &Step, inputs: &Inputs<'_>, state: &State) -> Result<Ste
 /// Digests of the sets a step reads, by name: a change in others does not concern it.
 pub(crate) fn reads(step: &Step, inputs: &Inputs<'_>) -> BTreeMap<String, String> {
     let named = |kind: &str, sets: &[ImageSet]| -> Vec<(String, String)> {
-        let one = |(i, set): (usize, &ImageSet)| {
-            (format!("{kind} {i} {}", set.name()), set.digest())
-        };
+        let one =
+            |(i, set): (usize, &ImageSet)| (format!("{kind} {i} {}", set.name()), set.digest());
         sets.iter().enumerate().map(one).collect()
     };
     let mut reads = BTreeMap::from([("pool".to_owned(), inputs.pool.digest())]);
@@ -80,9 +81,23 @@ pub(crate) fn reads(step: &Step, inputs: &Inputs<'_>) -> BTreeMap<String, String
     reads
 }
 
+/// From what similarity on two pool images are near-duplicates, where nobody says: as measured for
+/// the model, else the published threshold, scaled.
+pub(super) fn self_threshold(manifest: &Manifest) -> f32 {
+    let measured = dedup::thresholds(&manifest.model);
+    measured.map_or_else(|| scaled(SELF_THRESHOLD, manifest), |measured| measured.alone)
+}
+
+/// From what similarity on a pool image is like an excluded one, where nobody says: few copies are
+/// less similar.
+pub(super) fn relative_threshold(manifest: &Manifest) -> f32 {
+    let measured = dedup::thresholds(&manifest.model);
+    measured.map_or_else(|| scaled(RELATIVE_THRESHOLD, manifest), |measured| measured.candidates)
+}
+
 /// A threshold published for embeddings whose unrelated pairs have similarity near 0, for this
 /// collection: 0 becomes the similarity that 99.9 % of random pairs stay below, 1 stays 1.
-pub(crate) fn scaled(published: f32, manifest: &Manifest) -> f32 {
+fn scaled(published: f32, manifest: &Manifest) -> f32 {
     let quantiles = &manifest.background;
     let at = quantiles.len().saturating_sub(2);
     let unrelated = quantiles.get(at).copied().unwrap_or(0.0).clamp(0.0, 1.0);
@@ -98,11 +113,22 @@ pub(crate) fn seed_for(random_seed: u64, what: &str) -> u64 {
     digest.first_chunk::<8>().map_or(random_seed, |bytes| u64::from_le_bytes(*bytes))
 }
 
-/// The parameters a step runs with, as a configuration that a change in would redo it.
-pub(crate) fn parameters(step: &Step, config: &CurateConfig) -> serde_json::Value {
+/// The parameters a step runs with, thresholds that follow from the model included: what it does
+/// changes exactly when these or what it reads do.
+pub(crate) fn parameters(step: &Step, config: &CurateConfig, pool: &Manifest) -> Value {
+    let threshold = match step {
+        Step::SelfDedup(SelfDedup { threshold, .. })
+        | Step::SemDedup(SemDedup { threshold, .. }) => {
+            Some(threshold.unwrap_or_else(|| self_threshold(pool)))
+        }
+        Step::RelativeDedup(step) => {
+            Some(step.threshold.unwrap_or_else(|| relative_threshold(pool)))
+        }
+        Step::Retrieve(_) | Step::Balance(_) => None,
+    };
     let random_seed = match step {
         Step::SelfDedup(_) | Step::RelativeDedup(_) => None,
         Step::Retrieve(_) | Step::SemDedup(_) | Step::Balance(_) => Some(config.random_seed),
     };
-    serde_json::json!({"parameters": step, "random_seed": random_seed})
+    json!({"parameters": step, "threshold": threshold, "random_seed": random_seed})
 }

@@ -74,9 +74,8 @@ fn header(name: &str, images: usize, format: Format) -> String {
         Format::Webdataset => &["data-*.tar"],
         Format::Coco => &["images/**"],
     };
-    let files: String = files.iter().fold(String::new(), |all, file| {
-        format!("{all}\n    - \"{file}\"")
-    });
+    let files: String =
+        files.iter().fold(String::new(), |all, file| format!("{all}\n    - \"{file}\""));
     // Quoted as JSON, which YAML reads.
     let name = serde_json::Value::from(name);
     format!(

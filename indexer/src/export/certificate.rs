@@ -162,7 +162,11 @@ impl Comparison<'_> {
         let leaks = within.iter().filter(|pair| pair.2.1 >= *threshold).count();
         let max_similarity = nearest.first().map(|pair| pair.2.1);
         let pairs_within_margin = within.len();
-        let listed = if within.is_empty() { nearest.into_iter().take(1) } else { within.into_iter().take(LISTED) };
+        let listed = if within.is_empty() {
+            nearest.into_iter().take(1)
+        } else {
+            within.into_iter().take(LISTED)
+        };
         let images: u64 = excluded.iter().map(|set| set.images().len() as u64).sum();
         Ok(Certificate {
             format_version: CERTIFICATE_FORMAT,

@@ -72,8 +72,9 @@ pub(super) fn of(selection: &Selection<'_>) -> Result<(Vec<Entry>, Vec<Skipped>)
                     }
                     _ => skipped.push(Skipped {
                         path: row.path.to_path(),
-                        reason: "the collection has it no more, or with other content; curate again"
-                            .to_owned(),
+                        reason:
+                            "the collection has it no more, or with other content; curate again"
+                                .to_owned(),
                         not_a_picture: false,
                     }),
                 }

@@ -44,8 +44,8 @@ impl Names {
 /// The extension in lower case, or `img` when there is none that is plain.
 pub(super) fn extension(original: &Path) -> String {
     let extension = original.extension().unwrap_or_default().to_string_lossy().to_lowercase();
-    let plain = (1..=8).contains(&extension.len())
-        && extension.chars().all(|c| c.is_ascii_alphanumeric());
+    let plain =
+        (1..=8).contains(&extension.len()) && extension.chars().all(|c| c.is_ascii_alphanumeric());
     if plain { extension } else { "img".to_owned() }
 }
 

@@ -54,8 +54,8 @@ pub(super) fn write(path: &Path, entries: &[Entry], view: &View, embeddings: boo
                 model.dim as i32,
             )));
         }
-        let batch = RecordBatch::try_new(Arc::clone(&schema), columns)
-            .map_err(|error| failed(&error))?;
+        let batch =
+            RecordBatch::try_new(Arc::clone(&schema), columns).map_err(|error| failed(&error))?;
         writer.write(&batch).and_then(|()| writer.flush()).map_err(|error| failed(&error))?;
     }
     persist(writer.into_inner().map_err(|error| failed(&error))?, path)

@@ -131,8 +131,7 @@ pub fn verify(
         problems.push(format!("the manifest has {found} images, the export had {images}"));
     }
     let path = folder.join(CERTIFICATE);
-    let certificate: Option<Certificate> =
-        if path.is_file() { Some(parse(&path)?) } else { None };
+    let certificate: Option<Certificate> = if path.is_file() { Some(parse(&path)?) } else { None };
     let mut certificate_remade = false;
     let promised = info.run.as_ref().is_some_and(|run| !run.excluded.is_empty());
     match &certificate {

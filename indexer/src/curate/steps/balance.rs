@@ -2,8 +2,8 @@
 
 use std::sync::atomic::AtomicBool;
 
-use super::{Inputs, State, scaled, seed_for};
-use crate::curate::config::{Balance, SELF_THRESHOLD, SemDedup};
+use super::{Inputs, State, seed_for, self_threshold};
+use crate::curate::config::{Balance, SemDedup};
 use crate::curate::hierarchical::{Hierarchy, root};
 use crate::curate::kmeans::{KMeans, Start};
 use crate::curate::output::{Dropped, Reference, Rule, SetRef, StepOutput};
@@ -19,8 +19,7 @@ pub(super) fn sem_dedup(
     state: &State,
 ) -> Result<StepOutput> {
     let Inputs { pool, cancel, .. } = inputs;
-    let threshold =
-        config.threshold.unwrap_or_else(|| scaled(SELF_THRESHOLD, pool.view().manifest()));
+    let threshold = config.threshold.unwrap_or_else(|| self_threshold(pool.view().manifest()));
     let mut output = StepOutput { threshold: Some(threshold), ..StepOutput::default() };
     if state.alive.is_empty() {
         return Ok(output);

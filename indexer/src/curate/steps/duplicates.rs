@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use roaring::RoaringBitmap;
 
-use super::{Inputs, State, scaled};
-use crate::curate::config::{SELF_THRESHOLD, SelfDedup};
+use super::{Inputs, State, self_threshold};
+use crate::curate::config::SelfDedup;
 use crate::curate::output::{Dropped, Reference, Rule, SetRef, StepOutput};
 use crate::curate::sets::ImageSet;
 use crate::dedup::{self, Candidate, Edge, Keep, Method, Wanted, components, neighbours};
@@ -13,8 +13,7 @@ use crate::error::Result;
 
 pub(super) fn run(config: &SelfDedup, inputs: &Inputs<'_>, state: &State) -> Result<StepOutput> {
     let Inputs { pool, .. } = inputs;
-    let threshold =
-        config.threshold.unwrap_or_else(|| scaled(SELF_THRESHOLD, pool.view().manifest()));
+    let threshold = config.threshold.unwrap_or_else(|| self_threshold(pool.view().manifest()));
     let groups = groups(pool, &state.alive, config.k, threshold, inputs)?;
     let seeds: BTreeSet<[u8; 32]> = inputs.seeds.iter().flat_map(ImageSet::contents).collect();
     let mut output = StepOutput { threshold: Some(threshold), ..StepOutput::default() };

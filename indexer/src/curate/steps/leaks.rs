@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::duplicates::groups;
-use super::{Inputs, State, scaled};
-use crate::curate::config::{RELATIVE_THRESHOLD, RelativeDedup, Spread};
+use super::{Inputs, State, relative_threshold};
+use crate::curate::config::{RelativeDedup, Spread};
 use crate::curate::output::{Dropped, Leak, Reference, Rule, SetRef, StepOutput};
 use crate::dedup::{Method, Wanted, neighbours};
 use crate::error::Result;
@@ -15,8 +15,7 @@ pub(super) fn run(
     state: &State,
 ) -> Result<StepOutput> {
     let Inputs { pool, excluded, .. } = inputs;
-    let threshold =
-        config.threshold.unwrap_or_else(|| scaled(RELATIVE_THRESHOLD, pool.view().manifest()));
+    let threshold = config.threshold.unwrap_or_else(|| relative_threshold(pool.view().manifest()));
     let mut output = StepOutput { threshold: Some(threshold), ..StepOutput::default() };
     if excluded.is_empty() {
         return Ok(output);

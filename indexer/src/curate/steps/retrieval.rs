@@ -127,13 +127,9 @@ impl Retrieval<'_> {
         let by_row: BTreeMap<u32, u32> = others.map(|&i| (self.image(i).row, i)).collect();
         let rows: RoaringBitmap = by_row.keys().copied().collect();
         let gallery = Some((self.inputs.pool.view(), Some(&rows)));
-        let wanted = Wanted {
-            k: self.config.k,
-            floor: f32::NEG_INFINITY,
-            method: dedup::Method::Auto,
-        };
-        let graph =
-            neighbours((seeds.view(), None), gallery, wanted, &|_| {}, self.inputs.cancel)?;
+        let wanted =
+            Wanted { k: self.config.k, floor: f32::NEG_INFINITY, method: dedup::Method::Auto };
+        let graph = neighbours((seeds.view(), None), gallery, wanted, &|_| {}, self.inputs.cancel)?;
         let mut counts = self.counts(seeds, "sample");
         let mut best: BTreeMap<u32, Pick> = BTreeMap::new();
         for seed in seeds.images() {
