@@ -1,6 +1,7 @@
 //! The command line, as typed.
 
 mod bench;
+mod dedup;
 mod probe;
 mod ssl;
 
@@ -11,6 +12,7 @@ use engine::decode::IccPolicy;
 use engine::{ModelOptions, Pooling, Preprocess, vit::PosEmbedRule};
 
 pub use self::bench::{BenchCommand, BenchIndexArgs, BenchSearchArgs};
+pub use self::dedup::DedupArgs;
 pub use self::probe::{EvalLinearArgs, FitArgs, LabelArgs, MethodArg, ProbeArgs, ScaleArg, YesNo};
 pub use self::ssl::{ArchArg, BackboneArgs, CentringArg, SslArgs};
 
@@ -66,6 +68,8 @@ pub enum Command {
     Search(SearchArgs),
     /// Give every image of a collection the class that a head finds in it
     Label(LabelArgs),
+    /// Find duplicates: equal files, edited copies, look-alikes
+    Dedup(Box<DedupArgs>),
     /// Write embeddings to a Parquet or NumPy file
     Embed(EmbedArgs),
     /// Measure a model on labelled pictures

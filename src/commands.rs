@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod collection;
+pub mod dedup;
 pub mod demo;
 pub mod embed;
 pub mod eval;

@@ -31,6 +31,7 @@ fn run(cli: Cli) -> Outcome {
         Command::Index(args) => commands::index::run(&settings, &args),
         Command::Search(args) => commands::search::run(&settings, &args),
         Command::Label(args) => commands::label::run(&settings, &args),
+        Command::Dedup(args) => commands::dedup::run(&settings, &args),
         Command::Embed(args) => commands::embed::run(&settings, &args),
         Command::Eval(command) => commands::eval::run(&settings, &command),
         Command::Train(command) => commands::train::run(&settings, &command),

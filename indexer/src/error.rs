@@ -138,6 +138,9 @@ pub enum IndexerError {
         /// Cause.
         reason: String,
     },
+    /// The caller wanted to stop; what was done before is kept.
+    #[error("stopped before the end")]
+    Cancelled,
     /// A request that makes no sense.
     #[error("{0}")]
     InvalidRequest(String),

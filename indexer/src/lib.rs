@@ -23,6 +23,8 @@ mod collection;
 pub mod ingest;
 pub mod table;
 pub mod eval;
+pub mod phash;
+pub mod dedup;
 pub mod probe;
 pub mod label;
 pub mod training_pictures;
