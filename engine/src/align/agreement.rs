@@ -14,7 +14,8 @@ const TEXTURE: f32 = 100.0;
 const NOISE: f32 = 4.0;
 /// Share of a block's pixels that must be picture in both.
 const SEEN: f32 = 0.5;
-/// Share of pixels in the grey of a fill from which on a block may be writing on it.
+/// Share of a block's pixels that are fill, or in the grey of one, from which on the rest may be
+/// writing on it.
 const WRITING: f32 = 0.35;
 /// Width of the frame's edge that is left out, relative.
 const EDGE: f32 = 2.0 / 256.0;
@@ -74,8 +75,9 @@ struct Sums {
     aa: f32,
     bb: f32,
     ab: f32,
-    fill_a: f32,
-    fill_b: f32,
+    /// Pixels that the map covers, those of fill too; and those of fill in each picture.
+    covered: f32,
+    fill: (f32, f32),
 }
 
 /// Variances and correlation of one block.
@@ -120,22 +122,22 @@ fn compare(grid: &Level, other: &Level, map: &Affine, scale: f32) -> Agreement {
                 continue;
             }
             let (place, other_place) = (y * width + x, nearest(other, u, v));
-            if grid.picture.values[place] < 128 || other.picture.values[other_place] < 128 {
+            let sums = &mut blocks[row * columns + column];
+            let masked = (grid.is_fill(place), other.is_fill(other_place));
+            sums.covered += 1.0;
+            sums.fill.0 += f32::from(u8::from(masked.0 || grid.is_fill_grey(place)));
+            sums.fill.1 += f32::from(u8::from(masked.1 || other.is_fill_grey(other_place)));
+            if masked.0 || masked.1 {
                 continue;
             }
-            let a = grid.grey.values[place];
+            let a = f32::from(grid.grey.values[place]);
             let b = mean(other, map, (x, y), (width, height), steps);
-            let sums = &mut blocks[row * columns + column];
-            let own = f32::from(a);
             sums.count += 1.0;
-            sums.a += own;
+            sums.a += a;
             sums.b += b;
-            sums.aa += own * own;
+            sums.aa += a * a;
             sums.bb += b * b;
-            sums.ab += own * b;
-            sums.fill_a += f32::from(u8::from(grid.is_fill_grey(a)));
-            let seen = other.grey.values[other_place];
-            sums.fill_b += f32::from(u8::from(other.is_fill_grey(seen)));
+            sums.ab += a * b;
         }
     }
     let needed = SEEN * (side * side) as f32;
@@ -179,7 +181,7 @@ impl Sums {
         let variance = (variance.0.max(0.0), variance.1.max(0.0));
         let covariance = self.ab / n - mean_a * mean_b;
         let correlation = covariance / ((variance.0 + NOISE) * (variance.1 + NOISE)).sqrt();
-        let writing = self.fill_a.max(self.fill_b) >= WRITING * n;
+        let writing = self.fill.0.max(self.fill.1) >= WRITING * self.covered;
         Block { variance, correlation, writing }
     }
 }

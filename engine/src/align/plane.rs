@@ -76,8 +76,14 @@ pub(super) struct Level {
 }
 
 impl Level {
-    pub(super) fn is_fill_grey(&self, value: u8) -> bool {
-        self.fill[usize::from(value)]
+    /// Whether a pixel is in an area of fill.
+    pub(super) fn is_fill(&self, place: usize) -> bool {
+        self.picture.values[place] < 128
+    }
+
+    /// Whether a pixel has the grey of fill, wherever it is.
+    pub(super) fn is_fill_grey(&self, place: usize) -> bool {
+        self.fill[usize::from(self.grey.values[place])]
     }
 }
 

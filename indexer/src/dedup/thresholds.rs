@@ -23,7 +23,7 @@ const MEASURED: [(&str, Thresholds); 2] = [
     // The encoder of Depth-Anything-V2-Small, 224 px.
     (
         "d7c7be2bdd437ab9cf32c9c3608d1e5e79e632c0586498bda9b10e77cf8befe9",
-        Thresholds { candidates: 0.80, alone: 0.97 },
+        Thresholds { candidates: 0.70, alone: 0.97 },
     ),
 ];
 
