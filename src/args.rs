@@ -2,6 +2,7 @@
 
 mod bench;
 mod curate;
+mod dedup;
 mod export;
 mod probe;
 mod ssl;
@@ -16,6 +17,7 @@ pub use self::bench::{BenchCommand, BenchIndexArgs, BenchSearchArgs};
 pub use self::curate::{
     CurateArgs, CurateCommand, CurateMethod, CurateRunArgs, ExplainArgs, ReviewArgs, SpreadArg,
 };
+pub use self::dedup::DedupArgs;
 pub use self::export::{
     ExportArgs, ExportCommand, ExportWriteArgs, FilesArg, FormatArg, VerifyArgs,
 };
@@ -78,6 +80,8 @@ pub enum Command {
     Curate(Box<CurateArgs>),
     /// Write a curated run, or a whole collection, as files other programs load
     Export(ExportArgs),
+    /// Find duplicates: equal files, edited copies, look-alikes
+    Dedup(Box<DedupArgs>),
     /// Write embeddings to a Parquet or NumPy file
     Embed(EmbedArgs),
     /// Measure a model on labelled pictures

@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod collection;
 pub mod curate;
+pub mod dedup;
 pub mod demo;
 pub mod embed;
 pub mod eval;

@@ -33,6 +33,7 @@ fn run(cli: Cli) -> Outcome {
         Command::Label(args) => commands::label::run(&settings, &args),
         Command::Curate(args) => commands::curate::run(&settings, &args),
         Command::Export(args) => commands::export::run(&settings, &args),
+        Command::Dedup(args) => commands::dedup::run(&settings, &args),
         Command::Embed(args) => commands::embed::run(&settings, &args),
         Command::Eval(command) => commands::eval::run(&settings, &command),
         Command::Train(command) => commands::train::run(&settings, &command),

@@ -52,6 +52,11 @@ impl FileProgress {
         self.bar.inc(1);
     }
 
+    /// So many more are done.
+    pub fn advance(&self, steps: usize) {
+        self.bar.inc(steps as u64);
+    }
+
     pub fn skipped(&mut self, skipped: &Skipped) {
         self.bar.inc(1);
         if !skipped.not_a_picture {

@@ -24,6 +24,7 @@ pub mod preprocess;
 pub mod kernels;
 pub mod vit;
 pub mod shipped;
+pub mod align;
 mod features;
 mod device;
 mod embedder;

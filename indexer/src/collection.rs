@@ -9,7 +9,7 @@ mod layout;
 mod view;
 mod rewrite;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use engine::{Embedding, ModelIdentity};
@@ -78,6 +78,11 @@ impl Collection {
     /// What it says about itself.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
+    }
+
+    /// The folder that holds its files, where what belongs to it may be kept beside them.
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// A handle to search with, which sees what is committed from now on too.

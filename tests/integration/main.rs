@@ -2,6 +2,7 @@
 
 mod cli;
 mod curate;
+mod dedup;
 mod demo;
 mod probe;
 mod support;
