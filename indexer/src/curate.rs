@@ -159,27 +159,31 @@ pub fn run(
         let key = serde_json::json!([RUN_FORMAT, before, parameters, reads]);
         let key = sha256(key.to_string().as_bytes());
         let images_in = state.alive.len();
-        let (info, output, reused) = match folder.load(&name, &key) {
-            Some((info, output)) => (info, output, true),
+        let found = folder.load(&name, &key);
+        let reused = found.is_some();
+        let (output, output_sha256) = match found {
+            Some(found) => found,
             None => {
                 on_event(CurateEvent::Started { folder: &name, images: images_in });
-                let output = steps::run(step, &inputs, &state)?;
-                on_event(CurateEvent::Computed { folder: &name });
-                let mut info = StepInfo {
-                    folder: name,
-                    key,
-                    parameters,
-                    reads,
-                    images_in,
-                    images_out: images_in - output.dropped.len(),
-                    threshold: output.threshold,
-                    figures: output.figures.clone(),
-                    output_sha256: String::new(),
-                };
-                folder.save(&mut info, &output)?;
-                (info, output, false)
+                (steps::run(step, &inputs, &state)?, String::new())
             }
         };
+        // Numbers come from the output, which has every bit of them, not from `step.json`.
+        let mut info = StepInfo {
+            folder: name,
+            key,
+            parameters,
+            reads,
+            images_in,
+            images_out: images_in - output.dropped.len(),
+            threshold: output.threshold,
+            figures: output.figures.clone(),
+            output_sha256,
+        };
+        if !reused {
+            on_event(CurateEvent::Computed { folder: &info.folder });
+            folder.save(&mut info, &output)?;
+        }
         on_event(CurateEvent::Done { step: &info, reused });
         state.apply(step, &output);
         done.push(Done { folder: info.folder.clone(), step: step.clone(), output });

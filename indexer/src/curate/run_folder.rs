@@ -210,14 +210,14 @@ impl RunFolder {
         }
     }
 
-    /// What a step with this key wrote, if it did and it is intact.
-    pub(crate) fn load(&self, folder: &str, key: &str) -> Option<(StepInfo, StepOutput)> {
+    /// What a step with this key said, and the hash of that, if it is there and intact.
+    pub(crate) fn load(&self, folder: &str, key: &str) -> Option<(StepOutput, String)> {
         let folder = self.path.join(folder);
         let info = std::fs::read(folder.join(STEP_FILE)).ok()?;
         let info: StepInfo = serde_json::from_slice(&info).ok()?;
         let output = std::fs::read(folder.join(OUTPUT_FILE)).ok()?;
         let intact = info.key == key && info.output_sha256 == sha256(&output);
-        Some((info, record::decode(&output)?)).filter(|_| intact)
+        Some((record::decode(&output)?, info.output_sha256)).filter(|_| intact)
     }
 
     /// Writes a step's folder: whole or not at all.

@@ -19,7 +19,8 @@ pub(super) fn write(
     entries: &[Entry],
     (options, certificate): (&ExportOptions, Option<&Certificate>),
 ) -> Result<()> {
-    let mut text = header(name, entries.len(), options.format);
+    let brought = entries.iter().any(|entry| entry.line.file.is_some());
+    let mut text = header(name, entries.len(), options.format, brought);
     let manifest = selection.view().manifest();
     let _ = writeln!(
         text,
@@ -57,7 +58,7 @@ fn format_name(format: Format) -> &'static str {
 }
 
 /// The YAML that the Hugging Face hub and `datasets` read.
-fn header(name: &str, images: usize, format: Format) -> String {
+fn header(name: &str, images: usize, format: Format, brought: bool) -> String {
     let size = match images {
         0..1_000 => "n<1K",
         1_000..10_000 => "1K<n<10K",
@@ -72,7 +73,8 @@ fn header(name: &str, images: usize, format: Format) -> String {
         Format::Csv => &["data.csv"],
         Format::Imagefolder => &["metadata.jsonl", "images/**"],
         Format::Webdataset => &["data-*.tar"],
-        Format::Coco => &["images/**"],
+        Format::Coco if brought => &["images/**"],
+        Format::Coco => &["annotations.json"],
     };
     let files: String =
         files.iter().fold(String::new(), |all, file| format!("{all}\n    - \"{file}\""));

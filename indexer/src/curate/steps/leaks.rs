@@ -1,12 +1,12 @@
 //! Deduplication against excluded sets: what is like an image of theirs must not be in the result.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::duplicates::groups;
+use super::duplicates::{Groups, in_component, members};
 use super::{Inputs, State, relative_threshold};
 use crate::curate::config::{RelativeDedup, Spread};
 use crate::curate::output::{Dropped, Leak, Reference, Rule, SetRef, StepOutput};
-use crate::dedup::{Method, Wanted, neighbours};
+use crate::dedup::{Keep, Method, Wanted, neighbours};
 use crate::error::Result;
 
 pub(super) fn run(
@@ -38,7 +38,10 @@ pub(super) fn run(
         .collect();
     let direct = gone.len();
     if config.spread == Spread::Component && direct > 0 {
-        for members in groups(pool, &state.alive, config.k, threshold, inputs)?.members {
+        let groups =
+            Groups { k: config.k, threshold, keep: Keep::default(), protected: &BTreeSet::new() };
+        for group in groups.find(&state.alive, inputs)?.groups {
+            let members = members(pool, &group);
             let touching = members.iter().filter_map(|&item| leak(item));
             let Some(worst) = touching.max_by(|a, b| {
                 // Of several as similar, the first.
@@ -46,8 +49,7 @@ pub(super) fn run(
             }) else {
                 continue;
             };
-            let first = members[0];
-            output.components.extend(members.iter().map(|&member| (member, first)));
+            output.components.extend(in_component(pool, &group));
             for item in members {
                 gone.entry(item).or_insert_with(|| dropped(item, Rule::LeakByComponent, worst));
             }
