@@ -16,8 +16,10 @@ pub const FORMAT_VERSION: u32 = 2;
 /// on one core, less than decoding the query picture.
 pub const ANN_FROM: u64 = 100_000;
 
-/// Data folder of a new collection.
-const FIRST_DATA: &str = "data-000001";
+/// What a data folder is called.
+pub(crate) fn data_name(number: u64) -> String {
+    format!("data-{number:06}")
+}
 
 /// `manifest.json` of a collection.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -62,7 +64,7 @@ impl Manifest {
             model_source,
             metric: "cosine".to_owned(),
             precision: Precision::default(),
-            data: FIRST_DATA.to_owned(),
+            data: data_name(1),
             ann_from: ANN_FROM,
             rows: 0,
             images: 0,
@@ -90,12 +92,6 @@ impl Manifest {
         // A data folder that is a path could be anything on this disk.
         let plain = manifest.data.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
         if plain { Ok(manifest) } else { Err(damaged(serde::de::Error::custom("bad data folder"))) }
-    }
-
-    /// Name of the data folder that follows the present one.
-    pub(crate) fn next_data(&self) -> String {
-        let number = self.data.strip_prefix("data-").and_then(|number| number.parse::<u64>().ok());
-        format!("data-{:06}", number.unwrap_or(0) + 1)
     }
 
     pub(crate) fn write(&self, path: &Path) -> Result<()> {

@@ -212,6 +212,73 @@ impl Layers {
     }
 }
 
+/// What is to be said about the snapshots in a folder.
+#[derive(Debug, Default)]
+pub(crate) struct Audit {
+    /// Whether there is a base that can be searched.
+    pub(crate) has_base: bool,
+    /// File and what is wrong with it.
+    pub(crate) problems: Vec<(&'static str, String)>,
+}
+
+impl Layers {
+    /// Compares the snapshots in a folder with the rows alive. Nothing is changed.
+    pub(crate) fn audit(
+        folder: &Path,
+        dim: usize,
+        rows: u64,
+        alive: &RoaringBitmap,
+    ) -> Result<Audit> {
+        let mut audit = Audit::default();
+        let Some((header, graph, checksum)) = audit.open(&base_path(folder), BASE, dim, rows) else {
+            return Ok(audit);
+        };
+        audit.has_base = true;
+        let unreachable: RoaringBitmap = header.unreachable.iter().copied().collect();
+        let upto = u32::try_from(header.rows).unwrap_or(u32::MAX);
+        let is_missing = |row: &u32| !graph.contains(*row) && !unreachable.contains(*row);
+        audit.missing(BASE, alive.range(..upto).filter(is_missing).count());
+        let tail = audit.open(&tail_path(folder), TAIL, dim, rows);
+        // The tail of an earlier base, as an interruption leaves it, is not used.
+        if let Some((header, graph, _)) = tail.filter(|(header, ..)| header.base == Some(checksum)) {
+            let end = u32::try_from(header.rows).unwrap_or(u32::MAX);
+            let of_tail = alive.range(upto.min(end)..end);
+            audit.missing(TAIL, of_tail.filter(|row| !graph.contains(*row)).count());
+        }
+        Ok(audit)
+    }
+}
+
+impl Audit {
+    fn open(
+        &mut self,
+        path: &Path,
+        name: &'static str,
+        dim: usize,
+        rows: u64,
+    ) -> Option<(snapshot::Header, Graph, u32)> {
+        if !path.exists() {
+            return None;
+        }
+        let problem = match snapshot::open(path, dim, Mode::View) {
+            Ok(Some((header, ..))) if header.rows > rows => {
+                format!("it covers {} rows, there are {rows}", header.rows)
+            }
+            Ok(Some(opened)) => return Some(opened),
+            Ok(None) => "it fails its checksum, or is of other parameters".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        self.problems.push((name, problem));
+        None
+    }
+
+    fn missing(&mut self, name: &'static str, rows: usize) {
+        if rows > 0 {
+            self.problems.push((name, format!("{rows} rows alive are not in it")));
+        }
+    }
+}
+
 /// Rows that a search with themselves as the query does not find, unless as many others are as
 /// similar.
 fn unreachable(graph: &Graph, vectors: &Rows, rows: &[u32]) -> Result<Vec<u32>> {
@@ -243,10 +310,13 @@ fn largest_component(vectors: &Rows, alive: &RoaringBitmap) -> Result<f32> {
     Ok(largest)
 }
 
+const BASE: &str = "base.hnsw";
+const TAIL: &str = "tail.hnsw";
+
 fn base_path(folder: &Path) -> PathBuf {
-    folder.join("base.hnsw")
+    folder.join(BASE)
 }
 
 fn tail_path(folder: &Path) -> PathBuf {
-    folder.join("tail.hnsw")
+    folder.join(TAIL)
 }
