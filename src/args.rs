@@ -1,5 +1,6 @@
 //! The command line, as typed.
 
+mod bench;
 mod probe;
 mod ssl;
 
@@ -9,6 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use engine::decode::IccPolicy;
 use engine::{ModelOptions, Pooling, Preprocess, vit::PosEmbedRule};
 
+pub use self::bench::{BenchCommand, BenchIndexArgs, BenchSearchArgs};
 pub use self::probe::{EvalLinearArgs, FitArgs, LabelArgs, MethodArg, ProbeArgs, ScaleArg, YesNo};
 pub use self::ssl::{ArchArg, BackboneArgs, CentringArg, SslArgs};
 
@@ -75,6 +77,9 @@ pub enum Command {
     /// Get and check models
     #[command(subcommand)]
     Model(ModelCommand),
+    /// Measure speed on this machine
+    #[command(subcommand)]
+    Bench(BenchCommand),
     /// Look at collections
     #[command(subcommand)]
     Collection(CollectionCommand),

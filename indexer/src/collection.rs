@@ -132,7 +132,9 @@ impl Collection {
         let Some(state) = self.pending.path(path) else { return self.catalog.known(path) };
         Ok(match state.map(|seen| seen.kind) {
             Some(SeenKind::Image(id)) => self.record(id)?.map(|record| Known::Image(id, record)),
-            Some(SeenKind::Failed) => self.pending.failure(path).flatten().cloned().map(Known::Failed),
+            Some(SeenKind::Failed) => {
+                self.pending.failure(path).flatten().cloned().map(Known::Failed)
+            }
             None => None,
         })
     }

@@ -41,8 +41,10 @@ struct Base {
 pub(crate) struct Layers {
     base: Arc<Base>,
     tail: Option<Arc<RwLock<Graph>>>,
-    /// Rows below this are in the base, in the tail, or dead.
+    /// Rows below this are in the base, in the tail, dead, or loose.
     rows: u64,
+    /// Rows that neither graph leads to.
+    loose: RoaringBitmap,
 }
 
 impl Layers {
@@ -57,13 +59,15 @@ impl Layers {
         let len = (graph.len() + header.unreachable.len()) as u64;
         let base =
             Base { graph, rows: header.rows, unreachable: header.unreachable, checksum, len };
-        let mut layers = Self { rows: base.rows, base: Arc::new(base), tail: None };
+        let loose = RoaringBitmap::from_iter(&base.unreachable);
+        let mut layers = Self { rows: base.rows, base: Arc::new(base), tail: None, loose };
         let tail = snapshot::open(&tail_path(folder), dim, Mode::Grow)?;
         if let Some((header, graph, _)) = tail
             && header.base == Some(checksum)
             && header.rows <= rows
         {
             layers.rows = header.rows;
+            layers.loose = RoaringBitmap::from_iter(header.unreachable);
             layers.tail = Some(Arc::new(RwLock::new(graph)));
         }
         Ok(Some(layers))
@@ -97,7 +101,8 @@ impl Layers {
             }
         })?;
         let base = Base { graph, rows, unreachable, checksum, len: alive.len() };
-        let mut layers = Self { rows, base: Arc::new(base), tail: None };
+        let mut layers =
+            Self { rows, base: Arc::new(base), tail: None, loose: RoaringBitmap::new() };
         // The old tail went with the old base.
         match std::fs::remove_file(tail_path(folder)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -111,12 +116,18 @@ impl Layers {
 
     fn add_unreachable(&mut self, vectors: &Rows) -> Result<()> {
         let base = Arc::clone(&self.base);
+        self.loose.clear();
         self.add(vectors, base.unreachable.iter().copied())
     }
 
     /// Rows below this need not be compared one by one.
     pub(crate) fn rows(&self) -> u64 {
         self.rows
+    }
+
+    /// Rows below [`rows`](Self::rows) that must be compared one by one all the same.
+    pub(crate) fn loose(&self) -> &RoaringBitmap {
+        &self.loose
     }
 
     /// Brings the tail up to date with the rows alive; searches go on meanwhile.
@@ -147,6 +158,12 @@ impl Layers {
                 }
             };
             tail.write().unwrap_or_else(PoisonError::into_inner).add(&slice)?;
+            let tail = tail.read().unwrap_or_else(PoisonError::into_inner);
+            for (row, vector) in &slice {
+                if !is_reached(&tail, vectors, *row, vector)? {
+                    self.loose.insert(*row);
+                }
+            }
         }
         Ok(())
     }
@@ -168,11 +185,8 @@ impl Layers {
             let opened = snapshot::open(&base_path(folder), vectors.dim(), Mode::Grow)?;
             *self = match opened {
                 Some((header, graph, _)) => {
-                    let mut new: RoaringBitmap =
-                        alive.range(u32::try_from(header.rows).unwrap_or(u32::MAX)..).collect();
-                    // Unreachable rows are in the graph; new links will reach most of them.
-                    new -= RoaringBitmap::from_iter(header.unreachable);
-                    Self::grown(folder, graph, vectors, alive, new.iter().collect())?
+                    let from = u32::try_from(header.rows).unwrap_or(u32::MAX);
+                    Self::grown(folder, graph, vectors, alive, alive.range(from..).collect())?
                 }
                 None => Self::build(folder, vectors, alive)?,
             };
@@ -180,15 +194,15 @@ impl Layers {
         if let Some(tail) = &self.tail {
             let tail = tail.read().unwrap_or_else(PoisonError::into_inner);
             let base = Some(self.base.checksum);
-            snapshot::save(&tail_path(folder), &tail, self.rows, Vec::new(), base)?;
+            let loose = self.loose.iter().collect();
+            snapshot::save(&tail_path(folder), &tail, self.rows, loose, base)?;
         }
         Ok(())
     }
 
     fn tail_len(&self) -> usize {
-        let len = |tail: &Arc<RwLock<Graph>>| {
-            tail.read().unwrap_or_else(PoisonError::into_inner).len()
-        };
+        let len =
+            |tail: &Arc<RwLock<Graph>>| tail.read().unwrap_or_else(PoisonError::into_inner).len();
         self.tail.as_ref().map_or(0, len)
     }
 
@@ -212,91 +226,25 @@ impl Layers {
     }
 }
 
-/// What is to be said about the snapshots in a folder.
-#[derive(Debug, Default)]
-pub(crate) struct Audit {
-    /// Whether there is a base that can be searched.
-    pub(crate) has_base: bool,
-    /// File and what is wrong with it.
-    pub(crate) problems: Vec<(&'static str, String)>,
-}
-
-impl Layers {
-    /// Compares the snapshots in a folder with the rows alive. Nothing is changed.
-    pub(crate) fn audit(
-        folder: &Path,
-        dim: usize,
-        rows: u64,
-        alive: &RoaringBitmap,
-    ) -> Result<Audit> {
-        let mut audit = Audit::default();
-        let Some((header, graph, checksum)) = audit.open(&base_path(folder), BASE, dim, rows) else {
-            return Ok(audit);
-        };
-        audit.has_base = true;
-        let unreachable: RoaringBitmap = header.unreachable.iter().copied().collect();
-        let upto = u32::try_from(header.rows).unwrap_or(u32::MAX);
-        let is_missing = |row: &u32| !graph.contains(*row) && !unreachable.contains(*row);
-        audit.missing(BASE, alive.range(..upto).filter(is_missing).count());
-        let tail = audit.open(&tail_path(folder), TAIL, dim, rows);
-        // The tail of an earlier base, as an interruption leaves it, is not used.
-        if let Some((header, graph, _)) = tail.filter(|(header, ..)| header.base == Some(checksum)) {
-            let end = u32::try_from(header.rows).unwrap_or(u32::MAX);
-            let of_tail = alive.range(upto.min(end)..end);
-            audit.missing(TAIL, of_tail.filter(|row| !graph.contains(*row)).count());
-        }
-        Ok(audit)
-    }
-}
-
-impl Audit {
-    fn open(
-        &mut self,
-        path: &Path,
-        name: &'static str,
-        dim: usize,
-        rows: u64,
-    ) -> Option<(snapshot::Header, Graph, u32)> {
-        if !path.exists() {
-            return None;
-        }
-        let problem = match snapshot::open(path, dim, Mode::View) {
-            Ok(Some((header, ..))) if header.rows > rows => {
-                format!("it covers {} rows, there are {rows}", header.rows)
-            }
-            Ok(Some(opened)) => return Some(opened),
-            Ok(None) => "it fails its checksum, or is of other parameters".to_owned(),
-            Err(error) => error.to_string(),
-        };
-        self.problems.push((name, problem));
-        None
-    }
-
-    fn missing(&mut self, name: &'static str, rows: usize) {
-        if rows > 0 {
-            self.problems.push((name, format!("{rows} rows alive are not in it")));
-        }
-    }
-}
-
-/// Rows that a search with themselves as the query does not find, unless as many others are as
-/// similar.
+/// Rows that no search is sure to find.
 fn unreachable(graph: &Graph, vectors: &Rows, rows: &[u32]) -> Result<Vec<u32>> {
     let missed = |&row: &u32| {
         let (_, vector) = vectors.checked(u64::from(row))?;
-        let found = graph.candidates(&vector, REACH, None)?;
-        if found.contains(&row) {
-            return Ok(None);
-        }
-        let others = vectors.gather(found.iter().copied())?;
-        let equal = others
-            .chunks_exact(vectors.dim())
-            .filter(|other| engine::kernels::dot(&vector, other) > 0.9999)
-            .count();
-        Ok((equal < REACH).then_some(row))
+        Ok((!is_reached(graph, vectors, row, &vector)?).then_some(row))
     };
     let missed: Vec<Option<u32>> = rows.par_iter().map(missed).collect::<Result<_>>()?;
     Ok(missed.into_iter().flatten().collect())
+}
+
+/// Whether a search with a row as the query finds it, or as many others that are the same.
+fn is_reached(graph: &Graph, vectors: &Rows, row: u32, vector: &[f32]) -> Result<bool> {
+    let found = graph.candidates(vector, REACH, None)?;
+    if found.contains(&row) {
+        return Ok(true);
+    }
+    let others = vectors.gather(found.iter().copied())?;
+    let same = |other: &&[f32]| engine::kernels::dot(vector, other) > 0.9999;
+    Ok(others.chunks_exact(vectors.dim()).filter(same).count() >= REACH)
 }
 
 /// Largest component of a sample, a little enlarged.
@@ -310,8 +258,8 @@ fn largest_component(vectors: &Rows, alive: &RoaringBitmap) -> Result<f32> {
     Ok(largest)
 }
 
-const BASE: &str = "base.hnsw";
-const TAIL: &str = "tail.hnsw";
+pub(super) const BASE: &str = "base.hnsw";
+pub(super) const TAIL: &str = "tail.hnsw";
 
 fn base_path(folder: &Path) -> PathBuf {
     folder.join(BASE)

@@ -80,4 +80,3 @@ impl Pending {
         self.len += 1;
     }
 }
-

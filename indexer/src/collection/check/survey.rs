@@ -7,7 +7,7 @@ use roaring::RoaringBitmap;
 
 use super::entries;
 use super::report::{CheckReport, Cure, LISTED, Violation};
-use crate::ann::Layers;
+use crate::ann::Audit;
 use crate::catalog::{Catalog, Meta};
 use crate::collection::layout::manifest_path;
 use crate::collection::progress::Progress;
@@ -56,7 +56,7 @@ impl Survey {
         survey.read_meta(&catalog, &data, &manifest);
         let rows = survey.read_shards(&data, &manifest)?;
         entries::look_at_all(&mut survey, &catalog, &rows, progress)?;
-        survey.look_at_graphs(&data, &manifest)?;
+        survey.look_at_graphs(&data, &manifest);
         Ok(survey)
     }
 
@@ -184,9 +184,9 @@ impl Survey {
         Ok(rows)
     }
 
-    fn look_at_graphs(&mut self, data: &Path, manifest: &Manifest) -> Result<()> {
+    fn look_at_graphs(&mut self, data: &Path, manifest: &Manifest) {
         let folder = data.join("ann");
-        let audit = Layers::audit(&folder, manifest.model.dim, self.rows, &self.owned)?;
+        let audit = Audit::of(&folder, manifest.model.dim, self.rows, &self.owned);
         for (file, problem) in audit.problems {
             self.violation(folder.join(file).display().to_string(), problem, Cure::Graphs);
         }
@@ -199,7 +199,6 @@ impl Survey {
                 self.name
             ));
         }
-        Ok(())
     }
 
     pub(super) fn note(&mut self, note: String) {
