@@ -28,8 +28,8 @@ pub use self::archive::{
 pub use self::check::{CheckReport, Violation};
 pub use self::compact::{CompactReport, StorageChoices};
 pub use self::delete::{RemoveReport, Which};
-pub use self::layout::{CollectionSummary, Collections, CreateOptions};
 use self::layout::Lock;
+pub use self::layout::{CollectionSummary, Collections, CreateOptions};
 pub use self::progress::{Progress, Step};
 pub use self::reindex::{ReindexOptions, ReindexReport};
 pub use self::room::Usage;

@@ -63,8 +63,7 @@ fn searches_beside_a_writer_see_whole_states_only() {
     let home = tempfile::tempdir().expect("temporary folder");
     let collections = Collections::new(home.path());
     let options = CreateOptions { ann_from: Some(100), ..CreateOptions::default() };
-    let mut collection =
-        collections.create("c", &machine::identity(), options).expect("create");
+    let mut collection = collections.create("c", &machine::identity(), options).expect("create");
     let mut model = Model::default();
     for _ in 0..40 {
         model.drive(5, &mut collection).expect("step");

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use engine::{Embedding, ModelIdentity};
 use indexer::{
-    Collections, ContentHash, CreateOptions, FileStamp, Locator, NewImage, Payload, table::NpyReader,
+    Collections, ContentHash, CreateOptions, FileStamp, Locator, NewImage, Payload,
+    table::NpyReader,
 };
 use serde_json::json;
 

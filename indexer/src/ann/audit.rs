@@ -31,7 +31,8 @@ impl Audit {
         audit.missing(BASE, alive.range(..upto).filter(is_missing).count());
         let tail = audit.open(folder, TAIL, dim, rows);
         // The tail of an earlier base, as an interruption leaves it, is not used.
-        if let Some((header, graph, _)) = tail.filter(|(header, ..)| header.base == Some(checksum)) {
+        if let Some((header, graph, _)) = tail.filter(|(header, ..)| header.base == Some(checksum))
+        {
             let end = u32::try_from(header.rows).unwrap_or(u32::MAX);
             let of_tail = alive.range(upto.min(end)..end);
             audit.missing(TAIL, of_tail.filter(|row| !graph.contains(*row)).count());

@@ -9,9 +9,9 @@ mod survey;
 mod entries;
 mod repair;
 
-pub use self::report::{CheckReport, Violation};
 use self::repair::repair;
 pub(super) use self::report::unsound_vector;
+pub use self::report::{CheckReport, Violation};
 use self::survey::Survey;
 use super::layout::{Collections, Lock, manifest_path};
 use super::progress::Progress;

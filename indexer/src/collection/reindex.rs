@@ -287,11 +287,7 @@ impl Reindex<'_> {
         self.new.set(id, &new, record)
     }
 
-    fn embed(
-        &mut self,
-        images: Vec<(ImageId, Record)>,
-        progress: &mut Progress<'_>,
-    ) -> Result<()> {
+    fn embed(&mut self, images: Vec<(ImageId, Record)>, progress: &mut Progress<'_>) -> Result<()> {
         let of = images.len() as u64;
         let mut files = Vec::with_capacity(images.len());
         let mut waiting = Vec::with_capacity(images.len());

@@ -46,8 +46,8 @@ impl NpyReader {
                             `numpy.save(file, array.astype('<f4'))`"));
         }
         let shape = text.split_once('(').and_then(|(_, rest)| rest.split_once(')'));
-        let sides: Option<Vec<usize>> =
-            shape.and_then(|(shape, _)| shape.split(',').map(|side| side.trim().parse().ok()).collect());
+        let sides: Option<Vec<usize>> = shape
+            .and_then(|(shape, _)| shape.split(',').map(|side| side.trim().parse().ok()).collect());
         let Some(&[rows, dim]) = sides.as_deref() else {
             return Err(bad("the array does not have two dimensions"));
         };

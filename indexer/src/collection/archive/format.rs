@@ -54,9 +54,7 @@ pub struct SnapshotInfo {
 impl SnapshotInfo {
     /// Bytes of the whole archive, given those of its first and last member.
     pub(super) fn total_bytes(&self, header: u64, sums: u64) -> u64 {
-        let size = |bytes: u64| {
-            TAR_BLOCK.saturating_add(bytes).saturating_add(padding(bytes))
-        };
+        let size = |bytes: u64| TAR_BLOCK.saturating_add(bytes).saturating_add(padding(bytes));
         let members = self.members.iter().map(|member| size(member.bytes));
         members.fold(size(header) + size(sums) + END, u64::saturating_add)
     }
@@ -95,9 +93,8 @@ pub(super) fn sums(header: &[u8], members: &[Member]) -> Vec<u8> {
 /// What `vectors.npy` starts with: 128 bytes, as NumPy 1.0 files have.
 pub(super) fn npy_header(rows: u64, dim: usize, precision: Precision) -> Vec<u8> {
     let kind = precision.bytes();
-    let mut text = format!(
-        "{{'descr': '<f{kind}', 'fortran_order': False, 'shape': ({rows}, {dim}), }}"
-    );
+    let mut text =
+        format!("{{'descr': '<f{kind}', 'fortran_order': False, 'shape': ({rows}, {dim}), }}");
     let front = 10;
     while text.len() < 128 - front - 1 {
         text.push(' ');

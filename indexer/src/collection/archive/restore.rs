@@ -225,11 +225,7 @@ fn images(
     }
 }
 
-fn failures(
-    archive: &Archive,
-    rewrite: &mut Rewrite,
-    paths: &mut HashSet<[u8; 16]>,
-) -> Result<()> {
+fn failures(archive: &Archive, rewrite: &mut Rewrite, paths: &mut HashSet<[u8; 16]>) -> Result<()> {
     let mut lines = Lines::open(archive, "failures.jsonl")?;
     while let Some(failure) = lines.next::<Failure>()? {
         let path = place(&lines, &failure.path, paths)?;
@@ -242,11 +238,7 @@ fn failures(
 }
 
 /// A path in its one form, and of one line only.
-fn place(
-    lines: &Lines<'_>,
-    path: &Locator,
-    paths: &mut HashSet<[u8; 16]>,
-) -> Result<Locator> {
+fn place(lines: &Lines<'_>, path: &Locator, paths: &mut HashSet<[u8; 16]>) -> Result<Locator> {
     let bytes = path.as_bytes();
     let digest = Sha256::digest(bytes);
     let digest = digest.first_chunk::<16>().copied().unwrap_or_default();
@@ -258,9 +250,12 @@ fn place(
 
 fn decode(bytes: &[u8], precision: Precision) -> Vec<f32> {
     match precision {
-        Precision::F16 => {
-            bytes.as_chunks::<2>().0.iter().map(|bytes| f16::from_le_bytes(*bytes).to_f32()).collect()
-        }
+        Precision::F16 => bytes
+            .as_chunks::<2>()
+            .0
+            .iter()
+            .map(|bytes| f16::from_le_bytes(*bytes).to_f32())
+            .collect(),
         Precision::F32 => {
             bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
         }

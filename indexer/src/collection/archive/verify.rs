@@ -11,8 +11,8 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use super::format::{
-    BLOCK, END, FORMAT, HEADER, MEMBERS, Member, SUMS, SnapshotInfo, TAR_BLOCK, VERSION, npy_header,
-    padding, sums,
+    BLOCK, END, FORMAT, HEADER, MEMBERS, Member, SUMS, SnapshotInfo, TAR_BLOCK, VERSION,
+    npy_header, padding, sums,
 };
 use crate::collection::progress::Progress;
 use crate::error::{IndexerError, IoContext, Result};
@@ -213,8 +213,11 @@ impl Archive {
             if crc32fast::hash(block) != *crc32 {
                 return Err(self.input.bad(
                     name,
-                    format!("bytes {done} to {} (from byte {at} of the archive) are not what was \
-                             written", done + part),
+                    format!(
+                        "bytes {done} to {} (from byte {at} of the archive) are not what was \
+                             written",
+                        done + part
+                    ),
                 ));
             }
             sha256.update(&*block);

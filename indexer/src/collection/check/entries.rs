@@ -146,7 +146,10 @@ impl Look<'_> {
         let row = u32::try_from(record.row).ok().filter(|row| u64::from(*row) < self.rows.len());
         let Some(row) = row else {
             let rows = self.rows.len();
-            return Some((format!("its row {} is beyond the {rows} there are", record.row), Cure::Copy));
+            return Some((
+                format!("its row {} is beyond the {rows} there are", record.row),
+                Cure::Copy,
+            ));
         };
         if !self.survey.owned.insert(row) {
             return Some((format!("its row {row} is another image's too"), Cure::Copy));
@@ -186,7 +189,11 @@ impl Look<'_> {
             },
         };
         if let Some(problem) = problem {
-            self.survey.violation(format!("path {}", Locator::from_bytes(path)), problem, Cure::Copy);
+            self.survey.violation(
+                format!("path {}", Locator::from_bytes(path)),
+                problem,
+                Cure::Copy,
+            );
         }
         Ok(())
     }
@@ -223,8 +230,8 @@ impl Look<'_> {
         let page = key.last_chunk::<4>().map_or(0, |page| u32::from_be_bytes(*page));
         // Rows of images that are bad are no news.
         let is_known = |row: &u32| self.survey.owned.contains(page << 16 | row);
-        let wrong = (rows - &expected).iter().filter(is_known).count() as u64
-            + (&expected - rows).len();
+        let wrong =
+            (rows - &expected).iter().filter(is_known).count() as u64 + (&expected - rows).len();
         let strangers = (rows - &expected).iter().filter(|row| !is_known(row)).count();
         if wrong > 0 || (strangers > 0 && self.survey.bad.is_empty()) {
             let field = Catalog::posting_field(key);
@@ -266,7 +273,8 @@ impl Look<'_> {
             survey.violation("counters".to_owned(), problem, Cure::Copy);
         }
         if failed != survey.pictures_failed {
-            let problem = format!("{failed} failures are counted, there are {}", survey.pictures_failed);
+            let problem =
+                format!("{failed} failures are counted, there are {}", survey.pictures_failed);
             survey.violation("counters".to_owned(), problem, Cure::Copy);
         }
         let Some(manifest) = &survey.manifest else { return };

@@ -42,8 +42,7 @@ pub(super) fn repair(
     if survey.cure == Cure::None && !survey.lacks_graph {
         return Ok(actions);
     }
-    let mut collection =
-        collections.open_locked(name, folder.to_path_buf(), Arc::clone(lock))?;
+    let mut collection = collections.open_locked(name, folder.to_path_buf(), Arc::clone(lock))?;
     for (&id, reason) in &survey.bad {
         if collection.remove(id)? {
             actions.push(removed((&id, reason)));
