@@ -105,3 +105,16 @@ impl Entry {
         })
     }
 }
+
+#[cfg(test)]
+impl Catalog {
+    /// Writes any bytes under any key, or removes it, behind the back of everything.
+    pub(crate) fn tamper(&self, key: &[u8], value: Option<Vec<u8>>) {
+        match value {
+            Some(value) => self.db.insert(key, value),
+            None => self.db.remove(key),
+        }
+        .expect("write");
+        self.db.flush().expect("flush");
+    }
+}

@@ -62,3 +62,6 @@ impl Collections {
         Ok(report)
     }
 }
+
+#[cfg(test)]
+mod tests;
