@@ -2,6 +2,7 @@
 //! one file.
 
 mod compact;
+mod kill;
 mod reindex;
 mod remove;
 mod snapshot;

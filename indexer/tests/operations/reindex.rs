@@ -14,23 +14,26 @@ use crate::{Case, error, fail};
 
 /// Another model: the thumbnail, its values in reverse.
 #[derive(Debug)]
-struct Other {
+pub struct Other {
     inner: ThumbnailEmbedder,
     identity: ModelIdentity,
     /// Pictures embedded so far.
     embedded: Mutex<usize>,
     /// Done once, when this many are embedded.
-    at: Mutex<Option<(usize, Box<dyn FnOnce() + Send>)>>,
+    at: Mutex<Option<(usize, Once)>>,
 }
 
-impl std::fmt::Debug for Box<dyn FnOnce() + Send> {
+/// Something to do once.
+struct Once(Box<dyn FnOnce() + Send>);
+
+impl std::fmt::Debug for Once {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("a step")
+        f.write_str("Once")
     }
 }
 
 impl Other {
-    fn new(weights: char) -> Self {
+    pub fn new(weights: char) -> Self {
         let inner = ThumbnailEmbedder::default();
         let identity = ModelIdentity {
             name: "other".to_owned(),
@@ -53,7 +56,7 @@ impl Embedder for Other {
         if at.as_ref().is_some_and(|(count, _)| *embedded >= *count)
             && let Some((_, step)) = at.take()
         {
-            step();
+            step.0();
         }
         let reversed = |embedding: Embedding| {
             Embedding::normalised(embedding.as_slice().iter().rev().copied().collect())
@@ -93,7 +96,7 @@ fn index(case: &Case, collection: &mut Collection) {
 }
 
 /// Pictures 0 to `count`, indexed, each with its number as payload.
-fn indexed(count: u32) -> Case {
+pub fn indexed(count: u32) -> Case {
     let case = Case::empty();
     (0..count).for_each(|number| write(&case, number, number));
     let mut collection = case.create(Precision::F16);
@@ -166,7 +169,7 @@ fn a_stopped_one_changes_nothing_and_goes_on_where_it_was() {
     let cancel = std::sync::Arc::new(AtomicBool::new(false));
     let flag = std::sync::Arc::clone(&cancel);
     let stop = move || flag.store(true, std::sync::atomic::Ordering::Relaxed);
-    *model.at.lock().expect("lock") = Some((48, Box::new(stop)));
+    *model.at.lock().expect("lock") = Some((48, Once(Box::new(stop))));
     let result = case.collections().reindex(
         "c",
         &model,
@@ -232,7 +235,7 @@ fn what_others_change_meanwhile_is_brought_over() {
             .expect("relocate");
         collection.finish().expect("finish");
     };
-    *model.at.lock().expect("lock") = Some((100, Box::new(change)));
+    *model.at.lock().expect("lock") = Some((100, Once(Box::new(change))));
     let report = reindex(&case, &model, &plain()).expect("reindex");
     assert_eq!((report.images, report.skipped.len()), (200, report.skipped.len()));
     let collection = case.open();
@@ -285,7 +288,8 @@ fn f32_is_computed_anew_with_the_same_model() {
     assert_eq!(report.expect("reindex").embedded, 12);
     let collection = case.open();
     assert_eq!(collection.manifest().precision, Precision::F32);
-    let query = model.embed(&[model.prepare(&squares(4)).expect("prepare")]).expect("embed").remove(0);
+    let query =
+        model.embed(&[model.prepare(&squares(4)).expect("prepare")]).expect("embed").remove(0);
     let hit = collection.search(&query, 1).expect("search").remove(0);
     let stored = collection.embedding(hit.id, &hit.record).expect("embedding");
     assert_eq!(stored.as_slice(), query.as_slice());
