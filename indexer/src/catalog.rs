@@ -409,7 +409,14 @@ fn hash_key(hash: &ContentHash, id: Option<ImageId>) -> Option<Vec<u8>> {
 }
 
 fn failed(folder: &Path, error: &sled::Error) -> IndexerError {
-    IndexerError::Catalog { path: folder.to_path_buf(), reason: error.to_string() }
+    let reason = match error {
+        sled::Error::Io(error) if error.kind() == std::io::ErrorKind::StorageFull => {
+            "no space left on the device; free some and try again, what was committed is intact"
+                .to_owned()
+        }
+        _ => error.to_string(),
+    };
+    IndexerError::Catalog { path: folder.to_path_buf(), reason }
 }
 
 #[cfg(test)]
