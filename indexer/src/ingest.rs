@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 
 use engine::Embedder;
 
-use crate::record::{Failure, Known, Payload, Record};
 use crate::collection::{Collection, NewImage};
 use crate::error::Result;
 use crate::id::ImageId;
 use crate::locator::Locator;
 use crate::pipeline::{self, Outcome, Skipped};
+use crate::record::{Failure, Known, Payload, Record};
 use crate::source::{self, SourceFile};
 
 /// A commit at least this often, so that an interruption loses little work.

@@ -6,8 +6,8 @@ use std::time::UNIX_EPOCH;
 
 use walkdir::WalkDir;
 
-use crate::record::FileStamp;
 use crate::error::{IndexerError, Result};
+use crate::record::FileStamp;
 
 /// A file that may be a picture.
 #[derive(Clone, Debug, PartialEq, Eq)]

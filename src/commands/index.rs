@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use engine::{Embedder, shipped};
-use indexer::{Collection, Collections, CreateOptions, IngestEvent, IngestOptions, IngestReport, ingest};
+use indexer::{
+    Collection, Collections, CreateOptions, IngestEvent, IngestOptions, IngestReport, ingest,
+};
 use serde_json::json;
 
 use crate::args::{IndexArgs, InputArgs};
