@@ -2,6 +2,8 @@
 
 #[path = "support/filters.rs"]
 mod filters;
+#[path = "support/payloads.rs"]
+mod payloads;
 #[path = "support/vectors.rs"]
 mod vectors;
 
@@ -88,24 +90,24 @@ fn filters_over_a_collection_equal_the_plain_meaning() {
     let home = Home::new();
     let mut collection = home.create("c", 1 << 40);
     let mut lot = Lot(3);
-    for number in 0..300 {
+    for number in 0..120 {
         let embedding = Embedding::normalised(vectors::vector(&mut lot)).expect("a direction");
-        let image = vectors::image(number, filters::payload(&mut lot));
+        let image = vectors::image(number, payloads::payload(&mut lot));
         collection.put(image, &embedding).expect("put");
     }
     collection.commit().expect("commit");
     // Replaced, removed, given other payloads.
-    for number in (0..300).step_by(7) {
+    for number in (0..120).step_by(7) {
         let embedding = Embedding::normalised(vectors::vector(&mut lot)).expect("a direction");
-        let image = vectors::image(number, filters::payload(&mut lot));
+        let image = vectors::image(number, payloads::payload(&mut lot));
         collection.put(image, &embedding).expect("put");
     }
-    for id in (0..300).step_by(11) {
+    for id in (0..120).step_by(11) {
         assert!(collection.remove(ImageId(id)).expect("remove"));
     }
-    for id in (1..300).step_by(13).map(ImageId) {
+    for id in (1..120).step_by(13).map(ImageId) {
         if let Some(record) = collection.record(id).expect("record") {
-            collection.set_payload(id, record, filters::payload(&mut lot)).expect("payload");
+            collection.set_payload(id, record, payloads::payload(&mut lot)).expect("payload");
         }
     }
     collection.commit().expect("commit");
@@ -115,7 +117,7 @@ fn filters_over_a_collection_equal_the_plain_meaning() {
     assert_eq!(images.len(), view.len());
     let cache = FilterCache::default();
     let mut passing = 0;
-    for _ in 0..4000 {
+    for round in 0..2000 {
         let filter = filters::filter(&mut lot, 3);
         let plain: BTreeSet<u32> = images
             .iter()
@@ -125,11 +127,11 @@ fn filters_over_a_collection_equal_the_plain_meaning() {
         passing += usize::from(!plain.is_empty() && plain.len() < images.len());
         let rows = filter.rows(&view).unwrap_or_else(|error| panic!("{filter}: {error}"));
         assert_eq!(rows.iter().collect::<BTreeSet<u32>>(), plain, "{filter}");
-        for _ in 0..2 {
+        for _ in 0..2 * usize::from(round % 10 == 0) {
             assert_eq!(*cache.rows(&filter, &view).expect("rows"), rows, "{filter}");
         }
     }
-    assert!(passing > 1000, "{passing} filters tell images apart");
+    assert!(passing > 700, "{passing} filters tell images apart");
 
     // The cache follows the collection.
     let filter = Filter::parse("id >= 0").expect("filter");

@@ -126,9 +126,11 @@ impl Parser<'_> {
             return self.list();
         }
         if self.takes_keyword("prefix")? {
-            let Some(Scalar::Text(text)) = self.takes_value()? else {
+            let Token::Text(text) = &self.token else {
                 return Err(self.expected("a text in quotes", "path prefix \"/photos/2020/\""));
             };
+            let text = text.clone();
+            self.advance()?;
             return Ok(Test::Prefix(text));
         }
         if self.takes_keyword("between")? {

@@ -1,10 +1,8 @@
-//! Filters and payloads drawn by lot, with collisions of names, types and values made likely.
+//! Filters drawn by lot, with collisions of names, types and values made likely.
 
 use std::ops::Bound;
 
-use indexer::Payload;
 use indexer::filter::{BuiltIn, Field, Filter, Scalar, Test};
-use serde_json::{Value, json};
 
 /// SplitMix64.
 pub struct Lot(pub u64);
@@ -27,7 +25,8 @@ impl Lot {
     }
 }
 
-const KEYS: [&str; 12] = [
+/// Payload fields that filters ask for.
+pub const KEYS: [&str; 12] = [
     "label",
     "tags",
     "n",
@@ -149,33 +148,11 @@ fn term(lot: &mut Lot) -> Filter {
 /// A filter at most this deep.
 pub fn filter(lot: &mut Lot, depth: usize) -> Filter {
     let kind = if depth == 0 { 0 } else { lot.below(6) };
-    let mut parts = |lot: &mut Lot| (0..2 + lot.below(2)).map(|_| filter(lot, depth - 1)).collect();
+    let parts = |lot: &mut Lot| (0..2 + lot.below(2)).map(|_| filter(lot, depth - 1)).collect();
     match kind {
         1 | 2 => Filter::And(parts(lot)),
         3 => Filter::Or(parts(lot)),
         4 => Filter::Not(Box::new(filter(lot, depth - 1))),
         _ => term(lot),
     }
-}
-
-fn value(lot: &mut Lot, depth: usize) -> Value {
-    match lot.below(if depth == 0 { 6 } else { 8 }) {
-        0 => Value::Null,
-        1 => json!(lot.below(2) == 0),
-        2 | 3 => json!(number(lot)),
-        4 | 5 => json!(text(lot)),
-        6 => (0..lot.below(4)).map(|_| value(lot, depth - 1)).collect(),
-        _ => json!({"iso": value(lot, depth - 1), "lens": {"name": value(lot, depth - 1)}}),
-    }
-}
-
-/// A payload with some of the fields that filters ask for.
-pub fn payload(lot: &mut Lot) -> Payload {
-    let mut payload = Payload::new();
-    for key in KEYS.iter().chain(&["exif"]) {
-        if lot.below(3) > 0 {
-            payload.insert((*key).to_owned(), value(lot, 2));
-        }
-    }
-    payload
 }

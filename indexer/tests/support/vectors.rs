@@ -22,7 +22,8 @@ impl Home {
 
     /// An empty collection; HNSW from this many images on.
     pub fn create(&self, name: &str, ann_from: u64) -> Collection {
-        let options = CreateOptions { ann_from: Some(ann_from), ..CreateOptions::default() };
+        // In so few dimensions, half precision would not keep lengths to 1e-4.
+        let options = CreateOptions { ann_from: Some(ann_from), precision: Precision::F32 };
         Collections::new(self.0.path()).create(name, &identity(), options).expect("create")
     }
 }
