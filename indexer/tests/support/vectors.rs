@@ -6,7 +6,7 @@ use engine::testing::ThumbnailEmbedder;
 use engine::{Embedder, Embedding, ModelIdentity};
 use indexer::{
     Collection, Collections, ContentHash, CreateOptions, FileStamp, ImageId, Locator, NewImage,
-    Payload,
+    Payload, Precision,
 };
 
 use super::filters::Lot;
