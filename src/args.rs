@@ -2,6 +2,7 @@
 
 mod bench;
 mod probe;
+mod search;
 mod ssl;
 
 use std::path::PathBuf;
@@ -12,6 +13,7 @@ use engine::{ModelOptions, Pooling, Preprocess, vit::PosEmbedRule};
 
 pub use self::bench::{BenchCommand, BenchIndexArgs, BenchSearchArgs};
 pub use self::probe::{EvalLinearArgs, FitArgs, LabelArgs, MethodArg, ProbeArgs, ScaleArg, YesNo};
+pub use self::search::{ScoringArg, SearchArgs};
 pub use self::ssl::{ArchArg, BackboneArgs, CentringArg, SslArgs};
 
 /// Visual search on frozen DINOv2 features: index folders of pictures, find a picture's kin.
@@ -63,7 +65,7 @@ pub enum Command {
     /// Bring a collection up to date with files and folders
     Index(IndexArgs),
     /// Find the pictures most similar to one
-    Search(SearchArgs),
+    Search(Box<SearchArgs>),
     /// Give every image of a collection the class that a head finds in it
     Label(LabelArgs),
     /// Write embeddings to a Parquet or NumPy file
@@ -230,19 +232,6 @@ pub struct IndexArgs {
 }
 
 #[derive(Debug, Args)]
-pub struct SearchArgs {
-    /// Picture to search with; `-` reads it from stdin
-    #[arg(value_name = "IMAGE")]
-    pub image: PathBuf,
-    /// Collection to search
-    #[arg(short, long, default_value = "default", value_name = "NAME")]
-    pub collection: String,
-    /// Number of results
-    #[arg(short, default_value = "10", value_name = "K", value_parser = positive)]
-    pub k: usize,
-}
-
-#[derive(Debug, Args)]
 pub struct EmbedArgs {
     /// Files and folders (searched recursively)
     #[arg(required = true, value_name = "SOURCE")]
@@ -369,6 +358,24 @@ pub enum EvalCommand {
     Retrieval(EvalSource),
     /// How often an edited copy's nearest picture is its original
     Copies(CopiesArgs),
+    /// How many of the nearest images a collection's index finds, against comparing all of them
+    Recall(RecallArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct RecallArgs {
+    /// Collection to check
+    #[arg(short, long, default_value = "default", value_name = "NAME")]
+    pub collection: String,
+    /// Stored vectors to search with, drawn by lot
+    #[arg(long, default_value = "1000", value_name = "N", value_parser = positive)]
+    pub queries: usize,
+    /// Neighbours of each
+    #[arg(short, long, default_value = "10", value_name = "K", value_parser = positive)]
+    pub k: usize,
+    /// Seed of the draw
+    #[arg(long, default_value = "0", value_name = "N")]
+    pub seed: u64,
 }
 
 #[derive(Debug, Args)]

@@ -20,6 +20,8 @@ mod ann;
 mod background;
 mod manifest;
 mod collection;
+pub mod filter;
+pub mod search;
 pub mod ingest;
 pub mod table;
 pub mod eval;

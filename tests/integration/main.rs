@@ -3,6 +3,7 @@
 mod cli;
 mod demo;
 mod probe;
+mod search;
 mod support;
 mod tidy;
 mod training;
