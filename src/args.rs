@@ -1,6 +1,7 @@
 //! The command line, as typed.
 
 mod bench;
+mod collection;
 mod probe;
 mod search;
 mod ssl;
@@ -9,9 +10,13 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use engine::decode::IccPolicy;
-use engine::{ModelOptions, Pooling, Preprocess, vit::PosEmbedRule};
+use engine::{ModelIdentity, ModelOptions, Pooling, Preprocess, vit::PosEmbedRule};
 
 pub use self::bench::{BenchCommand, BenchIndexArgs, BenchSearchArgs};
+pub use self::collection::{
+    CheckArgs, CollectionCommand, CollectionInfoArgs, CompactArgs, DeleteArgs, PrecisionArg,
+    ReindexArgs, RemoveArgs, RestoreArgs, SnapshotArgs,
+};
 pub use self::probe::{EvalLinearArgs, FitArgs, LabelArgs, MethodArg, ProbeArgs, ScaleArg, YesNo};
 pub use self::search::{ScoringArg, SearchArgs};
 pub use self::ssl::{ArchArg, BackboneArgs, CentringArg, SslArgs};
@@ -82,7 +87,7 @@ pub enum Command {
     /// Measure speed on this machine
     #[command(subcommand)]
     Bench(BenchCommand),
-    /// Look at collections
+    /// Look at collections and take care of them
     #[command(subcommand)]
     Collection(CollectionCommand),
 }
@@ -314,6 +319,17 @@ impl InputArgs {
             && icc.is_none()
     }
 
+    /// The choices, completed with those of an existing collection.
+    pub fn over(&self, present: &ModelIdentity) -> engine::Result<ModelOptions> {
+        let chosen = self.to_options(&present.preprocess)?;
+        Ok(ModelOptions {
+            preprocess: chosen.preprocess,
+            pooling: self.pooling.map_or(present.pooling, |_| chosen.pooling),
+            pos_embed: self.pos_embed.map_or(present.pos_embed, |_| chosen.pos_embed),
+            icc: self.icc.map_or(present.icc, |_| chosen.icc),
+        })
+    }
+
     /// The choices, completed with `default` input sizes and published defaults.
     pub fn to_options(&self, default: &Preprocess) -> engine::Result<ModelOptions> {
         let preprocess = match self.size {
@@ -459,24 +475,6 @@ pub struct PullArgs {
 pub struct ModelName {
     /// Name or path [default: that of --model]
     pub name: Option<String>,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum CollectionCommand {
-    /// List collections
-    List,
-    /// Show what is known of a collection
-    Info(CollectionInfoArgs),
-}
-
-#[derive(Debug, Args)]
-pub struct CollectionInfoArgs {
-    /// Collection
-    #[arg(default_value = "default")]
-    pub name: String,
-    /// List the files that were skipped, with reasons
-    #[arg(long)]
-    pub failures: bool,
 }
 
 fn positive(text: &str) -> Result<usize, String> {

@@ -19,6 +19,7 @@
 mod pending;
 mod postings;
 mod format_1;
+mod audit;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -29,6 +30,7 @@ use std::path::{Path, PathBuf};
 use roaring::RoaringBitmap;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::audit::Entry;
 pub(crate) use self::format_1::Format1;
 pub(crate) use self::pending::Pending;
 pub use self::postings::{Scalar, TEXT_BYTES, ValueRange, scalars};

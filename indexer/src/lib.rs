@@ -32,7 +32,10 @@ pub mod gallery;
 
 pub use catalog::{Scalar, TEXT_BYTES, ValueRange, scalars};
 pub use collection::{
-    Collection, CollectionSummary, Collections, CreateOptions, Hit, Near, NewImage, Reader, View,
+    CheckReport, Collection, CollectionSummary, Collections, CompactReport, CreateOptions, Hit,
+    Near, NewImage, Progress, Reader, ReindexOptions, ReindexReport, RemoveReport, RestoreOptions,
+    RestoreReport, SnapshotInfo, SnapshotReport, Step, StorageChoices, Usage, View, Violation,
+    Which, read_snapshot_info,
 };
 pub use error::{IndexerError, Result};
 pub use id::{ContentHash, ImageId};

@@ -79,6 +79,11 @@ fn is_hidden(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
 }
 
+/// Size and time of a file.
+pub(crate) fn stamp_of(path: &Path) -> std::io::Result<FileStamp> {
+    std::fs::metadata(path).map(|metadata| stamp(&metadata))
+}
+
 fn stamp(metadata: &Metadata) -> FileStamp {
     let mtime = metadata.modified().ok();
     let mtime_ns = mtime.map_or(0, |time| match time.duration_since(UNIX_EPOCH) {
