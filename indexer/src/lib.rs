@@ -1,7 +1,7 @@
 //! Features to a durable collection, and from a collection to neighbours.
 //!
 //! Modules are listed in the order data travels; a file uses only those above it. This crate
-//! never sees a tensor and serves no HTTP; the file `http.rs` alone speaks to the network, and only
+//! never sees a tensor and serves no HTTP; the module `http` alone speaks to the network, and only
 //! `ann/hnsw.rs` names usearch, only `catalog.rs` names sled.
 
 mod error;
@@ -12,13 +12,16 @@ pub mod model_store;
 mod id;
 mod locator;
 mod catalog;
+pub mod fetch;
 pub mod source;
+pub mod metadata;
 pub mod pipeline;
 mod vectors;
 mod ann;
 mod background;
 mod manifest;
 mod collection;
+pub mod watch;
 pub mod ingest;
 pub mod table;
 pub mod eval;
@@ -31,6 +34,8 @@ pub use catalog::{Failure, FileStamp, Known, Payload, Record};
 pub use collection::{Collection, CollectionSummary, Collections, Hit, NewImage};
 pub use error::{IndexerError, Result};
 pub use id::{ContentHash, ImageId};
-pub use ingest::{IngestEvent, IngestOptions, IngestReport, ingest};
+pub use ingest::{
+    HeldBack, IngestEvent, IngestOptions, IngestReport, ingest, ingest_embeddings, ingest_sources,
+};
 pub use locator::Locator;
 pub use manifest::{ANN_FROM, FORMAT_VERSION, Manifest};
