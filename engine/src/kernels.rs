@@ -12,3 +12,8 @@ mod avx512;
 mod tiles;
 
 pub use matmul::{Backend, Operand, matmul_bf16, matmul_bf16_on, matmul_f32, matmul_f64};
+
+/// Sum of products of two vectors (the shorter one counts), f32. The same bits on every machine.
+pub fn dot(a: &[f32], b: &[f32]) -> f32 {
+    elementwise::dot(a, b)
+}

@@ -1,17 +1,31 @@
 //! Nearest neighbours over rows of vectors: exact, or HNSW when there are very many.
 //!
 //! Indexes speak of rows, not of images: rows are append-only, so an index never has to forget or
-//! replace one. The collection maps rows to the images alive in it.
+//! replace one. The collection knows which rows are alive.
 
 mod exact;
 mod hnsw;
+mod snapshot;
+mod layers;
+
+use std::cmp::Ordering;
 
 pub(crate) use exact::exact;
-pub(crate) use hnsw::Hnsw;
+pub(crate) use layers::Layers;
 
 /// A row and its cosine similarity with the query.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Neighbour {
-    pub(crate) row: u64,
+    pub(crate) row: u32,
     pub(crate) similarity: f32,
 }
+
+impl Neighbour {
+    /// Most similar first, ties by row.
+    pub(crate) fn best_first(&self, other: &Self) -> Ordering {
+        other.similarity.total_cmp(&self.similarity).then(self.row.cmp(&other.row))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,119 +1,54 @@
-//! What is known about every image and every file that could not be read, in sled.
+//! What is known about every image and every file that gave none, in sled.
 //!
-//! One tree, so that a batch over all kinds of entries is atomic. Keys: `i` + image id
-//! (big-endian) to [`Record`]; `p` + path bytes to image id; `f` + path bytes to [`Failure`];
-//! `n` to the next image id.
+//! One tree, so that a batch over all kinds of entries is atomic. Keys:
 //!
-//! sled 0.34 needs three precautions: its `flush` does not fsync, a crash while it writes a
-//! snapshot leaves a file that fails every later open, and damage can make it panic.
+//! | key | value |
+//! | --- | --- |
+//! | `i` + image id | [`Record`] |
+//! | `p` + path | [`Seen`]: image id or failure, size and time |
+//! | `f` + path | [`Failure`] |
+//! | `h` + first 16 bytes of SHA-256 + image id | nothing |
+//! | `b` + page | rows alive, 65,536 a page |
+//! | `x` + field + value + page | rows with that payload value (`postings.rs`) |
+//! | `m` | [`Meta`] |
+//!
+//! Integers in keys are big-endian, values sealed with a checksum (`record.rs`). sled 0.34 needs
+//! three precautions: its `flush` does not fsync, a crash while it writes a snapshot leaves a file
+//! that fails every later open, and damage can make it panic.
 
-use std::collections::BTreeMap;
+mod pending;
+mod postings;
+mod format_1;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
+use std::ops::Bound;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 
+use roaring::RoaringBitmap;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::format_1::Format1;
+pub(crate) use self::pending::Pending;
+pub use self::postings::{Scalar, TEXT_BYTES, ValueRange, scalars};
 use crate::durable::sync_folder;
 use crate::error::{IndexerError, IoContext, Result};
 use crate::id::{ContentHash, ImageId};
 use crate::locator::Locator;
+use crate::record::{self, Failure, Known, Record, Seen, SeenKind};
 
-/// What tells, without reading it, that a file is still the one we saw.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FileStamp {
-    /// Bytes.
-    pub size: u64,
-    /// Modification time in nanoseconds since 1970.
-    pub mtime_ns: i64,
-}
-
-/// Values attached to an image, by name.
-pub type Payload = BTreeMap<String, serde_json::Value>;
-
-/// One indexed image.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Record {
-    /// Where the image is.
-    pub path: Locator,
-    /// SHA-256 of the file.
-    pub sha256: ContentHash,
-    /// Size and time of the file when it was read.
-    #[serde(flatten)]
-    pub stamp: FileStamp,
-    /// Width in pixels, upright.
-    pub width: u32,
-    /// Height in pixels, upright.
-    pub height: u32,
-    /// Something odd about a file that still could be read.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub warning: Option<String>,
-    /// Row of its embedding.
-    pub row: u64,
-    /// What was attached to it, such as a label. It belongs to the content: a picture that changes
-    /// loses it. Absent from records of early releases.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub payload: Payload,
-}
-
-/// A file that could not be indexed.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Failure {
-    /// Where the file is.
-    pub path: Locator,
-    /// Why it was skipped.
-    pub reason: String,
-    /// Whether it looks like no picture at all; such files are counted, not listed.
-    pub not_a_picture: bool,
-    /// Size and time of the file when it was tried.
-    #[serde(flatten)]
-    pub stamp: FileStamp,
-}
-
-/// What the catalog knows about a path.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Known {
-    /// Indexed.
-    Image(ImageId, Record),
-    /// Tried and skipped.
-    Failed(Failure),
-}
-
-/// Writes collected for one commit.
-#[derive(Debug, Default)]
-pub(crate) struct Changes {
-    batch: sled::Batch,
-    pub(crate) len: usize,
-}
-
-impl Changes {
-    /// Adds or replaces an image.
-    pub(crate) fn put(&mut self, id: ImageId, record: &Record) -> Result<()> {
-        let path = record.path.as_bytes();
-        self.batch.insert(image_key(id), encode(record)?);
-        self.batch.insert(path_key(b'p', path), &id.0.to_be_bytes());
-        self.batch.remove(path_key(b'f', path));
-        self.len += 1;
-        Ok(())
-    }
-
-    /// Notes a failure. An image already indexed at this path is left as it is.
-    pub(crate) fn fail(&mut self, failure: &Failure) -> Result<()> {
-        self.batch.insert(path_key(b'f', failure.path.as_bytes()), encode(failure)?);
-        self.len += 1;
-        Ok(())
-    }
-
-    /// Removes the image at a path, whose content has become unreadable.
-    pub(crate) fn remove(&mut self, id: ImageId, record: &Record) {
-        self.batch.remove(image_key(id));
-        self.batch.remove(path_key(b'p', record.path.as_bytes()));
-        self.len += 1;
-    }
-
-    pub(crate) fn set_next_id(&mut self, next: u64) {
-        self.batch.insert(b"n", &next.to_be_bytes());
-    }
+/// Counters that change with every commit, in the same batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Meta {
+    /// Commits so far.
+    pub(crate) sequence: u64,
+    /// Id of the next new image.
+    pub(crate) next_id: u64,
+    /// Rows that belong to a commit; what follows them in the shards does not count.
+    pub(crate) rows: u64,
+    /// Files that look like pictures and gave none.
+    pub(crate) failed: u64,
 }
 
 /// The sled store of one collection.
@@ -133,53 +68,230 @@ impl Catalog {
         let db = opened
             .map_err(|_| IndexerError::Damaged {
                 path: folder.to_path_buf(),
-                reason: "the catalog cannot be opened; index the folders again into a new \
-                         collection"
-                    .to_owned(),
+                reason: format!("the catalog cannot be opened; {}", crate::error::RESTORE),
             })?
             .map_err(|error| failed(folder, &error))?;
         sync_folder(folder)?;
         Ok(Self { folder: folder.to_path_buf(), db })
     }
 
-    /// Applies changes atomically and makes them durable.
-    pub(crate) fn commit(&self, changes: Changes) -> Result<()> {
-        self.db
-            .apply_batch(changes.batch)
-            .and_then(|()| self.db.flush())
+    /// Applies changes atomically and makes them durable. `alive` is brought up to date; `meta`
+    /// says how many rows and ids there are, and gets a new sequence number.
+    pub(crate) fn commit(
+        &self,
+        pending: &Pending,
+        alive: &mut RoaringBitmap,
+        meta: &Meta,
+    ) -> Result<Meta> {
+        let mut meta = Meta { sequence: meta.sequence + 1, ..*meta };
+        let mut batch = sled::Batch::default();
+        let mut rows = RowChanges::default();
+        for (&id, state) in &pending.images {
+            let old = self.record(id)?;
+            if let Some(old) = &old {
+                batch.remove(hash_key(&old.sha256, Some(id)).unwrap_or_default());
+                rows.note(old, false);
+            }
+            match state {
+                Some(record) => {
+                    let hash = hash_key(&record.sha256, Some(id));
+                    let (Some(hash), Some(bytes)) = (hash, record.encode()) else {
+                        return Err(IndexerError::InvalidRequest(format!(
+                            "the record of {} cannot be stored: bad hash or payload",
+                            record.path
+                        )));
+                    };
+                    batch.insert(hash, &[]);
+                    batch.insert(image_key(id), bytes);
+                    rows.note(record, true);
+                }
+                None => batch.remove(image_key(id)),
+            }
+        }
+        for (path, state) in &pending.paths {
+            let key = path_key(b'p', path);
+            match state {
+                Some(seen) => batch.insert(key, self.encoded(seen)?),
+                None => batch.remove(key),
+            }
+        }
+        for (path, state) in &pending.failures {
+            let key = path_key(b'f', path);
+            let counts = |failure: &Failure| u64::from(!failure.not_a_picture);
+            meta.failed -= self.failure(path)?.as_ref().map_or(0, counts);
+            meta.failed += state.as_ref().map_or(0, counts);
+            match state {
+                Some(failure) => batch.insert(key, failure.encode().unwrap_or_default()),
+                None => batch.remove(key),
+            }
+        }
+        let changed = self.change_rows(rows, alive, &mut batch)?;
+        batch.insert(b"m", self.encoded(&meta)?);
+        self.apply(batch)?;
+        *alive = changed;
+        Ok(meta)
+    }
+
+    fn apply(&self, batch: sled::Batch) -> Result<()> {
+        // A full disk makes sled panic in places; what it had is then still there.
+        let applied = std::panic::catch_unwind(AssertUnwindSafe(|| {
+            self.db.apply_batch(batch).and_then(|()| self.db.flush())
+        }));
+        applied
+            .map_err(|_| IndexerError::Catalog {
+                path: self.folder.clone(),
+                reason: "the storage engine gave up while writing; is the disk full?".to_owned(),
+            })?
             .map_err(|error| failed(&self.folder, &error))?;
         let path = self.folder.join("db");
         File::open(&path).and_then(|file| file.sync_all()).io("sync", &path)
     }
 
-    pub(crate) fn next_id(&self) -> Result<u64> {
-        let stored = self.db.get(b"n").map_err(|error| failed(&self.folder, &error))?;
-        Ok(stored.and_then(|bytes| be_u64(&bytes)).unwrap_or(0))
+    /// Rewrites the pages of rows that images left or entered.
+    fn change_rows(
+        &self,
+        rows: RowChanges,
+        alive: &RoaringBitmap,
+        batch: &mut sled::Batch,
+    ) -> Result<RoaringBitmap> {
+        let mut alive = alive.clone();
+        let mut pages = BTreeSet::new();
+        for (row, is_alive) in rows.alive {
+            match is_alive {
+                true => alive.insert(row),
+                false => alive.remove(row),
+            };
+            pages.insert(row >> 16);
+        }
+        for page in pages {
+            let start = page << 16;
+            let range = alive.range(start..=start + 0xFFFF).map(|row| row & 0xFFFF);
+            self.write_page(page_key(page), range.collect(), batch)?;
+        }
+        for (key, changes) in rows.postings {
+            let mut rows = self.page(&key)?;
+            for (row, is_listed) in changes {
+                match is_listed {
+                    true => rows.insert(row),
+                    false => rows.remove(row),
+                };
+            }
+            self.write_page(key, rows, batch)?;
+        }
+        Ok(alive)
+    }
+
+    fn write_page(
+        &self,
+        key: Vec<u8>,
+        mut rows: RoaringBitmap,
+        batch: &mut sled::Batch,
+    ) -> Result<()> {
+        if rows.is_empty() {
+            batch.remove(key);
+            return Ok(());
+        }
+        rows.optimize();
+        let mut bytes = vec![0; 4];
+        rows.serialize_into(&mut bytes).io("write", &self.folder)?;
+        batch.insert(key, record::sealed(bytes));
+        Ok(())
+    }
+
+    fn page(&self, key: &[u8]) -> Result<RoaringBitmap> {
+        match self.value(key)? {
+            Some(bytes) => self.decoded_page(key, &bytes),
+            None => Ok(RoaringBitmap::new()),
+        }
+    }
+
+    fn decoded_page(&self, key: &[u8], bytes: &[u8]) -> Result<RoaringBitmap> {
+        let body = record::checked(bytes).ok_or_else(|| self.damaged(key))?;
+        RoaringBitmap::deserialize_from(body).map_err(|_| self.damaged(key))
+    }
+
+    /// Rows in all pages of a range of keys.
+    fn pages(&self, range: std::ops::Range<Vec<u8>>) -> Result<RoaringBitmap> {
+        let mut rows = RoaringBitmap::new();
+        for entry in self.db.range(range) {
+            let (key, value) = entry.map_err(|error| failed(&self.folder, &error))?;
+            let page = postings::page_of(&key).ok_or_else(|| self.damaged(&key))?;
+            rows.extend(self.decoded_page(&key, &value)?.iter().map(|row| page << 16 | row));
+        }
+        Ok(rows)
+    }
+
+    /// Rows that belong to an image.
+    pub(crate) fn alive(&self) -> Result<RoaringBitmap> {
+        self.pages(vec![b'b']..vec![b'b' + 1])
+    }
+
+    /// Rows of images whose payload has such a value.
+    pub(crate) fn rows_with(&self, field: &str, range: &ValueRange) -> Result<RoaringBitmap> {
+        self.pages(postings::key_range(field, range)?)
+    }
+
+    pub(crate) fn meta(&self) -> Result<Meta> {
+        match self.value(b"m")? {
+            Some(bytes) => record::decode(&bytes).ok_or_else(|| self.damaged(b"m")),
+            None => Ok(Meta::default()),
+        }
     }
 
     pub(crate) fn record(&self, id: ImageId) -> Result<Option<Record>> {
-        self.get(&image_key(id))
+        let key = image_key(id);
+        let decode = |bytes: sled::IVec| Record::decode(&bytes).ok_or_else(|| self.damaged(&key));
+        self.value(&key)?.map(decode).transpose()
     }
 
-    /// What is known about a path; an indexed image wins over a failure.
+    pub(crate) fn seen(&self, path: &[u8]) -> Result<Option<Seen>> {
+        let key = path_key(b'p', path);
+        let decode = |bytes: sled::IVec| record::decode(&bytes).ok_or_else(|| self.damaged(&key));
+        self.value(&key)?.map(decode).transpose()
+    }
+
+    pub(crate) fn failure(&self, path: &[u8]) -> Result<Option<Failure>> {
+        let key = path_key(b'f', path);
+        let decode =
+            |bytes: sled::IVec| Failure::decode(path, &bytes).ok_or_else(|| self.damaged(&key));
+        self.value(&key)?.map(decode).transpose()
+    }
+
+    /// What is known about a path.
     pub(crate) fn known(&self, path: &Locator) -> Result<Option<Known>> {
-        let key = path_key(b'p', path.as_bytes());
-        let id = self.db.get(key).map_err(|error| failed(&self.folder, &error))?;
-        if let Some(id) = id.and_then(|bytes| be_u64(&bytes)).map(ImageId)
-            && let Some(record) = self.record(id)?
-        {
-            return Ok(Some(Known::Image(id, record)));
-        }
-        let failure = self.get::<Failure>(&path_key(b'f', path.as_bytes()))?;
-        Ok(failure.map(Known::Failed))
+        Ok(match self.seen(path.as_bytes())?.map(|seen| seen.kind) {
+            Some(SeenKind::Image(id)) => self.record(id)?.map(|record| Known::Image(id, record)),
+            Some(SeenKind::Failed) => self.failure(path.as_bytes())?.map(Known::Failed),
+            None => None,
+        })
     }
 
-    /// Every image, by ascending id.
-    pub(crate) fn images(&self) -> impl Iterator<Item = Result<(ImageId, Record)>> {
-        self.db.scan_prefix(b"i").map(|entry| {
+    /// Images whose file has this hash, by ascending id.
+    pub(crate) fn with_content(&self, hash: &ContentHash) -> Result<Vec<ImageId>> {
+        let Some(prefix) = hash_key(hash, None) else { return Ok(Vec::new()) };
+        let mut ids = Vec::new();
+        for key in self.db.scan_prefix(prefix).keys() {
+            let key = key.map_err(|error| failed(&self.folder, &error))?;
+            let id = key.last_chunk::<8>().ok_or_else(|| self.damaged(&key))?;
+            let id = ImageId(u64::from_be_bytes(*id));
+            // The key has half the hash; the record has all of it.
+            if self.record(id)?.is_some_and(|record| record.sha256 == *hash) {
+                ids.push(id);
+            }
+        }
+        Ok(ids)
+    }
+
+    /// Every image from an id on, by ascending id.
+    pub(crate) fn images_from(
+        &self,
+        first: ImageId,
+    ) -> impl Iterator<Item = Result<(ImageId, Record)>> {
+        self.db.range(image_key(first)..vec![b'i' + 1]).map(|entry| {
             let (key, value) = entry.map_err(|error| failed(&self.folder, &error))?;
-            let id = be_u64(&key[1..]).ok_or_else(|| self.damaged(&key))?;
-            Ok((ImageId(id), self.decode(&key, &value)?))
+            let id = key.get(1..).and_then(|id| id.try_into().ok()).map(u64::from_be_bytes);
+            let id = id.ok_or_else(|| self.damaged(&key))?;
+            Ok((ImageId(id), Record::decode(&value).ok_or_else(|| self.damaged(&key))?))
         })
     }
 
@@ -187,23 +299,77 @@ impl Catalog {
     pub(crate) fn failures(&self) -> impl Iterator<Item = Result<Failure>> {
         self.db.scan_prefix(b"f").map(|entry| {
             let (key, value) = entry.map_err(|error| failed(&self.folder, &error))?;
-            self.decode(&key, &value)
+            Failure::decode(&key[1..], &value).ok_or_else(|| self.damaged(&key))
         })
     }
 
-    fn get<T: serde::de::DeserializeOwned>(&self, key: &[u8]) -> Result<Option<T>> {
-        let value = self.db.get(key).map_err(|error| failed(&self.folder, &error))?;
-        value.map(|value| self.decode(key, &value)).transpose()
+    /// What is known about every path that starts so, in the order of bytes.
+    pub(crate) fn known_under(
+        &self,
+        prefix: &[u8],
+    ) -> impl Iterator<Item = Result<(Locator, Seen)>> {
+        self.db.scan_prefix(path_key(b'p', prefix)).map(|entry| {
+            let (key, value) = entry.map_err(|error| failed(&self.folder, &error))?;
+            let seen = record::decode(&value).ok_or_else(|| self.damaged(&key))?;
+            Ok((Locator::from_bytes(&key[1..]), seen))
+        })
     }
 
-    fn decode<T: serde::de::DeserializeOwned>(&self, key: &[u8], value: &[u8]) -> Result<T> {
-        serde_json::from_slice(value).map_err(|_| self.damaged(key))
+    /// Names of payload fields that have values, in order; at most `limit`.
+    pub(crate) fn fields(&self, limit: usize) -> Result<Vec<String>> {
+        let mut fields = Vec::new();
+        let mut from = Bound::Included(vec![b'x']);
+        while fields.len() < limit {
+            let next = self.db.range((from, Bound::Excluded(vec![b'x' + 1]))).next();
+            let Some(entry) = next else { break };
+            let (key, _) = entry.map_err(|error| failed(&self.folder, &error))?;
+            let field = postings::field_of(&key).ok_or_else(|| self.damaged(&key))?;
+            from = Bound::Included(postings::key_range(&field, &ValueRange::Any)?.end);
+            fields.push(field);
+        }
+        Ok(fields)
+    }
+
+    fn value(&self, key: &[u8]) -> Result<Option<sled::IVec>> {
+        self.db.get(key).map_err(|error| failed(&self.folder, &error))
+    }
+
+    fn encoded<T: Serialize>(&self, value: &T) -> Result<Vec<u8>> {
+        record::encode(value).ok_or_else(|| IndexerError::Catalog {
+            path: self.folder.clone(),
+            reason: "a value cannot be encoded".to_owned(),
+        })
     }
 
     fn damaged(&self, key: &[u8]) -> IndexerError {
         IndexerError::Damaged {
             path: self.folder.clone(),
-            reason: format!("entry `{}` cannot be read", key.escape_ascii()),
+            reason: format!(
+                "entry `{}` cannot be read; {}",
+                key.escape_ascii(),
+                crate::error::RESTORE
+            ),
+        }
+    }
+}
+
+/// Rows that images leave and enter.
+#[derive(Default)]
+struct RowChanges {
+    /// In this order: a row that is left and entered again is alive.
+    alive: Vec<(u32, bool)>,
+    /// By key with page: rows within the page, in order.
+    postings: BTreeMap<Vec<u8>, Vec<(u32, bool)>>,
+}
+
+impl RowChanges {
+    fn note(&mut self, record: &Record, enters: bool) {
+        // Rows fit: the vectors refuse more than there are u32.
+        let row = record.row as u32;
+        self.alive.push((row, enters));
+        for key in postings::keys(&record.payload) {
+            let key = postings::paged(&key, row >> 16);
+            self.postings.entry(key).or_default().push((row & 0xFFFF, enters));
         }
     }
 }
@@ -221,23 +387,23 @@ fn remove_unfinished_snapshots(folder: &Path) -> Result<()> {
 }
 
 fn image_key(id: ImageId) -> Vec<u8> {
-    let mut key = vec![b'i'];
-    key.extend(id.0.to_be_bytes());
-    key
+    [&b"i"[..], &id.0.to_be_bytes()].concat()
+}
+
+fn page_key(page: u32) -> Vec<u8> {
+    [&b"b"[..], &page.to_be_bytes()].concat()
 }
 
 fn path_key(kind: u8, path: &[u8]) -> Vec<u8> {
-    let mut key = vec![kind];
-    key.extend(path);
-    key
+    [&[kind], path].concat()
 }
 
-fn be_u64(bytes: &[u8]) -> Option<u64> {
-    bytes.try_into().ok().map(u64::from_be_bytes)
-}
-
-fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>> {
-    serde_json::to_vec(value).map_err(|error| IndexerError::InvalidRequest(error.to_string()))
+/// `None` when the hash is no SHA-256.
+fn hash_key(hash: &ContentHash, id: Option<ImageId>) -> Option<Vec<u8>> {
+    let mut key = vec![b'h'];
+    key.extend(&hash.to_bytes()?[..16]);
+    key.extend(id.iter().flat_map(|id| id.0.to_be_bytes()));
+    Some(key)
 }
 
 fn failed(folder: &Path, error: &sled::Error) -> IndexerError {
@@ -245,76 +411,4 @@ fn failed(folder: &Path, error: &sled::Error) -> IndexerError {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn record(path: &str, row: u64) -> Record {
-        Record {
-            path: Locator::from(Path::new(path)),
-            sha256: ContentHash::of(path.as_bytes()),
-            stamp: FileStamp { size: 1, mtime_ns: -5 },
-            width: 2,
-            height: 3,
-            warning: None,
-            row,
-            payload: Payload::new(),
-        }
-    }
-
-    #[test]
-    fn a_record_without_payload_is_read_and_one_with_it_comes_back() -> Result<()> {
-        let old = r#"{"path":"/a.jpg","sha256":"00","size":1,"mtime_ns":-5,"width":2,"height":3,"row":7}"#;
-        let mut image: Record = serde_json::from_str(old).expect("an early record");
-        assert!(image.payload.is_empty());
-        assert_eq!(serde_json::to_string(&image).expect("JSON"), old);
-        image.payload.insert("label_confidence".to_owned(), 0.1.into());
-        let again: Record = serde_json::from_slice(&encode(&image)?).expect("JSON");
-        assert_eq!(again, image);
-        Ok(())
-    }
-
-    #[test]
-    fn a_commit_survives_reopening_and_a_success_clears_the_failure() -> Result<()> {
-        let folder = tempfile::tempdir().expect("temporary folder");
-        let catalog = Catalog::open(folder.path())?;
-        let image = record("/a.jpg", 7);
-        let failure = Failure {
-            path: image.path.clone(),
-            reason: "odd".to_owned(),
-            not_a_picture: false,
-            stamp: image.stamp,
-        };
-        let mut changes = Changes::default();
-        changes.fail(&failure)?;
-        catalog.commit(changes)?;
-        assert_eq!(catalog.known(&image.path)?, Some(Known::Failed(failure)));
-
-        let mut changes = Changes::default();
-        changes.put(ImageId(4), &image)?;
-        changes.set_next_id(5);
-        catalog.commit(changes)?;
-        drop(catalog);
-
-        let catalog = Catalog::open(folder.path())?;
-        assert_eq!(catalog.known(&image.path)?, Some(Known::Image(ImageId(4), image)));
-        assert_eq!(catalog.failures().count(), 0);
-        assert_eq!(catalog.next_id()?, 5);
-        Ok(())
-    }
-
-    #[test]
-    fn an_unfinished_snapshot_does_not_stop_the_next_open() -> Result<()> {
-        let folder = tempfile::tempdir().expect("temporary folder");
-        let catalog = Catalog::open(folder.path())?;
-        let mut changes = Changes::default();
-        changes.put(ImageId(0), &record("/a.jpg", 0))?;
-        catalog.commit(changes)?;
-        drop(catalog);
-        let leftover = folder.path().join("snap.FFFFFFFFFFFFFFFF.generating");
-        std::fs::write(&leftover, b"").expect("write");
-
-        assert_eq!(Catalog::open(folder.path())?.images().count(), 1);
-        assert!(!leftover.exists());
-        Ok(())
-    }
-}
+mod tests;

@@ -1,44 +1,53 @@
 //! A named, durable set of images and their embeddings.
 //!
-//! One folder: `manifest.json` (what it is), `catalog/` (records), `vectors/` (embeddings, the
-//! truth), `ann/` (derived), `lock`. A commit makes vectors durable first and then, in one atomic
-//! batch, the records that point at them: whatever is interrupted, every record has its vector.
+//! One folder: `manifest.json` (what it is, and which data folder counts), `lock`, and the data
+//! folder with `catalog/` (records), `vectors/` (embeddings, the truth) and `ann/` (derived). A
+//! commit makes vectors durable first and then, in one atomic batch, the records that point at them:
+//! whatever is interrupted, every record has its vector.
 
 mod layout;
+mod view;
+mod rewrite;
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use engine::{Embedding, ModelIdentity};
+use roaring::RoaringBitmap;
 
+pub use self::layout::{CollectionSummary, Collections, CreateOptions};
 use self::layout::Lock;
-pub use self::layout::{CollectionSummary, Collections};
-use crate::ann::{Hnsw, exact};
+pub use self::view::{Hit, Near, Reader, View};
+use crate::ann::Layers;
 use crate::background;
-use crate::catalog::{Catalog, Changes, Failure, FileStamp, Known, Payload, Record};
-use crate::error::{IndexerError, Result};
+use crate::catalog::{Catalog, Meta, Pending};
+use crate::error::Result;
 use crate::id::{ContentHash, ImageId};
 use crate::locator::Locator;
 use crate::manifest::Manifest;
+use crate::record::{Failure, FileStamp, Known, Payload, Record, Seen, SeenKind};
 use crate::vectors::Vectors;
 
-/// An open collection; this process is its only user.
+/// Rows in no graph that are compared one by one before a commit adds them to one: about 1 ms of a
+/// search.
+const UNCOVERED: u64 = 20_000;
+
+/// An open collection; this is its only writer, and this process its only user.
 #[derive(Debug)]
 pub struct Collection {
-    name: String,
+    name: Arc<str>,
     folder: PathBuf,
     manifest: Manifest,
-    catalog: Catalog,
+    catalog: Arc<Catalog>,
     vectors: Vectors,
-    /// Row to image, for rows that a record points at.
-    live: BTreeMap<u64, ImageId>,
-    next_id: u64,
-    changes: Changes,
+    meta: Meta,
+    alive: RoaringBitmap,
+    pending: Pending,
+    layers: Option<Layers>,
     /// Committed changes that derived data does not know of yet.
     derived_is_stale: bool,
-    hnsw: Option<Hnsw>,
-    /// Declared last: released when everything else is closed.
-    _lock: Lock,
+    reader: Reader,
+    lock: Arc<Lock>,
 }
 
 /// What is known of an image when it is added.
@@ -56,21 +65,9 @@ pub struct NewImage {
     pub height: u32,
     /// Something odd about the file.
     pub warning: Option<String>,
+    /// What is attached to it.
+    pub payload: Payload,
 }
-
-/// A search result.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Hit {
-    /// The image.
-    pub id: ImageId,
-    /// Cosine similarity with the query.
-    pub similarity: f32,
-    /// What is known of it.
-    pub record: Record,
-}
-
-/// HNSW is asked for this many times more neighbours than wanted; the best are chosen exactly.
-const OVERFETCH: usize = 4;
 
 impl Collection {
     /// Name of the collection.
@@ -83,14 +80,24 @@ impl Collection {
         &self.manifest
     }
 
-    /// Number of images, committed or not.
-    pub fn len(&self) -> usize {
-        self.live.len()
+    /// A handle to search with, which sees what is committed from now on too.
+    pub fn reader(&self) -> Reader {
+        self.reader.clone()
     }
 
-    /// Whether it holds no image.
+    /// The committed state.
+    pub fn view(&self) -> Arc<View> {
+        self.reader.view()
+    }
+
+    /// Number of committed images.
+    pub fn len(&self) -> usize {
+        self.alive.len() as usize
+    }
+
+    /// Whether no image is committed.
     pub fn is_empty(&self) -> bool {
-        self.live.is_empty()
+        self.alive.is_empty()
     }
 
     /// Checks that vectors of this model belong into this collection.
@@ -98,27 +105,49 @@ impl Collection {
     /// # Errors
     /// [`IndexerError::ModelMismatch`].
     pub fn check_model(&self, model: &ModelIdentity) -> Result<()> {
-        if model.fingerprint() == self.manifest.fingerprint {
-            return Ok(());
-        }
-        Err(IndexerError::ModelMismatch {
-            name: self.name.clone(),
-            expected: describe(&self.manifest.model),
-            got: describe(model),
-        })
+        self.view().check_model(model)
     }
 
-    /// What is known about a file, as of the last commit.
+    /// What is known about a path, uncommitted changes included.
     ///
     /// # Errors
     /// The catalog cannot be read.
     pub fn known(&self, path: &Locator) -> Result<Option<Known>> {
-        self.catalog.known(path)
+        let Some(state) = self.pending.path(path) else { return self.catalog.known(path) };
+        Ok(match state.map(|seen| seen.kind) {
+            Some(SeenKind::Image(id)) => self.record(id)?.map(|record| Known::Image(id, record)),
+            Some(SeenKind::Failed) => self.pending.failure(path).flatten().cloned().map(Known::Failed),
+            None => None,
+        })
+    }
+
+    /// What is committed about every path that starts with these bytes, in the order of bytes.
+    pub fn known_under(&self, prefix: &[u8]) -> impl Iterator<Item = Result<(Locator, Seen)>> {
+        self.catalog.known_under(prefix)
+    }
+
+    /// Committed images whose file has this hash, by ascending id.
+    ///
+    /// # Errors
+    /// The catalog cannot be read.
+    pub fn with_content(&self, hash: &ContentHash) -> Result<Vec<ImageId>> {
+        self.catalog.with_content(hash)
+    }
+
+    /// What is known of an image, uncommitted changes included.
+    ///
+    /// # Errors
+    /// The catalog cannot be read.
+    pub fn record(&self, id: ImageId) -> Result<Option<Record>> {
+        match self.pending.image(id) {
+            Some(state) => Ok(state.cloned()),
+            None => self.catalog.record(id),
+        }
     }
 
     /// Every committed image, by ascending id.
     pub fn images(&self) -> impl Iterator<Item = Result<(ImageId, Record)>> {
-        self.catalog.images()
+        self.catalog.images_from(ImageId(0))
     }
 
     /// Every file that was skipped and that looks like a picture, by path.
@@ -126,8 +155,7 @@ impl Collection {
     /// # Errors
     /// The catalog cannot be read.
     pub fn failures(&self) -> Result<Vec<Failure>> {
-        let listed = |failure: &Result<Failure>| failure.as_ref().is_ok_and(|f| f.not_a_picture);
-        self.catalog.failures().filter(|failure| !listed(failure)).collect()
+        self.view().failures()
     }
 
     /// Adds an image, or replaces the one at the same path (which keeps its id). Durable and
@@ -136,75 +164,127 @@ impl Collection {
     /// # Errors
     /// The vector has the wrong length, or a shard cannot be created.
     pub fn put(&mut self, image: NewImage, embedding: &Embedding) -> Result<ImageId> {
-        let id = match self.catalog.known(&image.path)? {
-            Some(Known::Image(id, old)) => {
-                self.live.remove(&old.row);
-                id
-            }
-            _ => {
-                self.next_id += 1;
-                ImageId(self.next_id - 1)
+        let id = match self.seen(&image.path)?.map(|seen| seen.kind) {
+            Some(SeenKind::Image(id)) => id,
+            Some(SeenKind::Failed) | None => {
+                self.meta.next_id += 1;
+                ImageId(self.meta.next_id - 1)
             }
         };
-        let row = self.vectors.append(id, embedding)?;
-        let NewImage { path, sha256, stamp, width, height, warning } = image;
-        let payload = Payload::new();
+        let row = self.vectors.append(id, embedding.as_slice())?;
+        let NewImage { path, sha256, stamp, width, height, warning, payload } = image;
         let record = Record { path, sha256, stamp, width, height, warning, row, payload };
-        self.changes.put(id, &record)?;
-        self.live.insert(row, id);
+        self.pending.put(id, record);
         Ok(id)
+    }
+
+    fn seen(&self, path: &Locator) -> Result<Option<Seen>> {
+        match self.pending.path(path) {
+            Some(state) => Ok(state),
+            None => self.catalog.seen(path.as_bytes()),
+        }
     }
 
     /// Notes that a known image's file was touched without changing its content.
     ///
     /// # Errors
-    /// The record cannot be written.
+    /// None at present.
     pub fn touch(&mut self, id: ImageId, record: Record, stamp: FileStamp) -> Result<()> {
-        self.changes.put(id, &Record { stamp, ..record })
+        self.pending.put(id, Record { stamp, ..record });
+        Ok(())
+    }
+
+    /// Notes that a known image is at another path now; id and embedding stay. An image known at
+    /// that path is gone.
+    ///
+    /// # Errors
+    /// The catalog cannot be read.
+    pub fn relocate(
+        &mut self,
+        id: ImageId,
+        record: Record,
+        path: Locator,
+        stamp: FileStamp,
+    ) -> Result<()> {
+        if let Some(SeenKind::Image(occupant)) = self.seen(&path)?.map(|seen| seen.kind)
+            && occupant != id
+        {
+            self.pending.remove(occupant, &path);
+        }
+        if self.seen(&record.path)?.is_some_and(|seen| seen.kind == SeenKind::Image(id)) {
+            self.pending.free(&record.path);
+        }
+        self.pending.put(id, Record { path, stamp, ..record });
+        Ok(())
     }
 
     /// Replaces what is attached to a known image. Durable after [`commit`](Self::commit), together
     /// with everything else noted since the last one.
     ///
     /// # Errors
-    /// The record cannot be written.
+    /// None at present.
     pub fn set_payload(&mut self, id: ImageId, record: Record, payload: Payload) -> Result<()> {
-        self.changes.put(id, &Record { payload, ..record })
+        self.pending.put(id, Record { payload, ..record });
+        Ok(())
+    }
+
+    /// Notes that an image is gone; false when there is none of this id.
+    ///
+    /// # Errors
+    /// The catalog cannot be read.
+    pub fn remove(&mut self, id: ImageId) -> Result<bool> {
+        let Some(record) = self.record(id)? else { return Ok(false) };
+        self.pending.remove(id, &record.path);
+        Ok(true)
     }
 
     /// Notes that a file could not be read; an image known at this path is gone with its content.
     ///
     /// # Errors
-    /// The record cannot be written.
+    /// The catalog cannot be read.
     pub fn fail(&mut self, failure: &Failure) -> Result<()> {
-        if let Some(Known::Image(id, record)) = self.catalog.known(&failure.path)? {
-            self.live.remove(&record.row);
-            self.changes.remove(id, &record);
+        if let Some(SeenKind::Image(id)) = self.seen(&failure.path)?.map(|seen| seen.kind) {
+            self.pending.remove(id, &failure.path);
         }
-        self.changes.fail(failure)
+        self.pending.fail(failure.clone());
+        Ok(())
     }
 
-    /// Images and failures noted since the last commit.
+    /// Notes that a file that gave no image is gone.
+    ///
+    /// # Errors
+    /// The catalog cannot be read.
+    pub fn forget_failure(&mut self, path: &Locator) -> Result<()> {
+        if self.seen(path)?.is_some_and(|seen| seen.kind == SeenKind::Failed) {
+            self.pending.forget_failure(path);
+        }
+        Ok(())
+    }
+
+    /// Changes noted since the last commit. A commit is one batch of the catalog: commit every
+    /// thousand or so.
     pub fn uncommitted(&self) -> usize {
-        self.changes.len
+        self.pending.len()
     }
 
     /// Makes everything noted so far durable and searchable.
     ///
     /// # Errors
-    /// A write failed; what was committed before is intact.
+    /// A write failed; what was committed before is intact, and the changes are still noted.
     pub fn commit(&mut self) -> Result<()> {
-        if self.changes.len == 0 {
+        if self.pending.len() == 0 {
             return Ok(());
         }
         self.vectors.sync()?;
-        let mut changes = std::mem::take(&mut self.changes);
-        changes.set_next_id(self.next_id);
-        self.catalog.commit(changes)?;
+        let meta = Meta { rows: self.vectors.rows(), ..self.meta };
+        self.meta = self.catalog.commit(&self.pending, &mut self.alive, &meta)?;
+        self.pending = Pending::default();
         self.derived_is_stale = true;
-        self.manifest.rows = self.vectors.rows();
-        self.manifest.images = self.live.len() as u64;
-        self.manifest.failed = self.failures()?.len() as u64;
+        self.note_counts();
+        if self.uncovered() > UNCOVERED {
+            self.extend_layers()?;
+        }
+        self.publish();
         self.write_manifest()
     }
 
@@ -214,16 +294,15 @@ impl Collection {
     /// As [`commit`](Self::commit).
     pub fn finish(&mut self) -> Result<()> {
         self.commit()?;
-        if !std::mem::take(&mut self.derived_is_stale) {
+        if !self.derived_is_stale {
             return Ok(());
         }
-        self.manifest.background = background::quantiles(&self.vectors, &self.live)?;
+        self.manifest.background = background::quantiles(&self.vectors.snapshot(), &self.alive)?;
+        self.bring_layers_up_to_date()?;
+        self.publish();
         self.write_manifest()?;
-        self.catch_up()?;
-        match &self.hnsw {
-            Some(hnsw) => hnsw.save(&self.hnsw_path()),
-            None => Ok(()),
-        }
+        self.derived_is_stale = false;
+        Ok(())
     }
 
     /// Remembers which weights to open for a search that names none.
@@ -235,6 +314,7 @@ impl Collection {
             return Ok(());
         }
         self.manifest.model_source = Some(source.to_owned());
+        self.publish();
         self.write_manifest()
     }
 
@@ -243,80 +323,68 @@ impl Collection {
     /// # Errors
     /// `k` is 0, the query has the wrong length, or a row on disk is damaged.
     pub fn search(&self, query: &Embedding, k: usize) -> Result<Vec<Hit>> {
-        if k == 0 {
-            return Err(IndexerError::InvalidRequest(
-                "k is 0: ask for at least 1 result".to_owned(),
-            ));
-        }
-        let expected = self.manifest.model.dim;
-        if query.dim() != expected {
-            return Err(IndexerError::Dimension { got: query.dim(), expected });
-        }
-        let mut hits = Vec::new();
-        for (row, id) in self.nearest_rows(query.as_slice(), k)? {
-            // Read again through the checksum: a damaged vector is named, never served.
-            let stored = self.vectors.read(row, id)?;
-            let similarity = query.as_slice().iter().zip(&stored).map(|(a, b)| a * b).sum();
-            let record = self.catalog.record(id)?.ok_or_else(|| IndexerError::Damaged {
-                path: self.folder.join("catalog"),
-                reason: format!("image {id} has a vector but no record"),
-            })?;
-            hits.push(Hit { id, similarity, record });
-        }
-        hits.sort_by(|a, b| b.similarity.total_cmp(&a.similarity).then(a.id.cmp(&b.id)));
-        Ok(hits)
+        self.reader.search(query, k)
     }
 
-    /// The stored embedding of an image.
+    /// The stored embedding of a committed image.
     ///
     /// # Errors
     /// The row on disk is damaged.
     pub fn embedding(&self, id: ImageId, record: &Record) -> Result<Embedding> {
-        Ok(Embedding::normalised(self.vectors.read(record.row, id)?)?)
+        Ok(Embedding::normalised(self.vectors.snapshot().read(record.row, id)?)?)
     }
 
-    fn nearest_rows(&self, query: &[f32], k: usize) -> Result<Vec<(u64, ImageId)>> {
-        let k = k.min(self.live.len());
-        let live = |row: u64| Some((row, *self.live.get(&row)?));
-        if let Some(hnsw) = &self.hnsw {
-            let found = hnsw.candidates(query, k.saturating_mul(OVERFETCH))?;
-            let candidates: Vec<u64> =
-                found.into_iter().filter(|row| self.live.contains_key(row)).collect();
-            // Too few survive when most rows near the query have been replaced.
-            if candidates.len() >= k {
-                let best = exact(&self.vectors, &candidates, query, k)?;
-                return Ok(best.into_iter().filter_map(|hit| live(hit.row)).collect());
-            }
-        }
-        let rows: Vec<u64> = self.live.keys().copied().collect();
-        let best = exact(&self.vectors, &rows, query, k)?;
-        Ok(best.into_iter().filter_map(|hit| live(hit.row)).collect())
+    fn note_counts(&mut self) {
+        self.manifest.rows = self.meta.rows;
+        self.manifest.images = self.alive.len();
+        self.manifest.failed = self.meta.failed;
     }
 
-    /// Loads or builds the HNSW graph when the collection is large enough, and adds what it lacks.
-    fn catch_up(&mut self) -> Result<()> {
-        if (self.live.len() as u64) < self.manifest.ann_from {
-            self.hnsw = None;
+    /// Rows that searches compare one by one beside the graphs.
+    fn uncovered(&self) -> u64 {
+        let covered = self.layers.as_ref().map(Layers::rows);
+        covered.map_or(0, |covered| self.meta.rows.saturating_sub(covered))
+    }
+
+    fn extend_layers(&mut self) -> Result<()> {
+        let Some(layers) = &mut self.layers else { return Ok(()) };
+        layers.extend(&self.vectors.snapshot(), &self.alive)
+    }
+
+    fn bring_layers_up_to_date(&mut self) -> Result<()> {
+        if self.alive.len() < self.manifest.ann_from {
+            self.layers = None;
             return Ok(());
         }
-        let dim = self.manifest.model.dim;
-        let rows = self.vectors.rows();
-        let loaded = match self.hnsw.take() {
-            Some(hnsw) => Some(hnsw),
-            None => Hnsw::load(&self.hnsw_path(), dim)?.filter(|hnsw| hnsw.rows() <= rows),
-        };
-        let mut hnsw = match loaded {
-            Some(hnsw) => hnsw,
-            None => Hnsw::new(dim)?,
-        };
-        let new = self.live.range(hnsw.rows()..).map(|(&row, &id)| (row, id));
-        hnsw.extend(&self.vectors, new, rows)?;
-        self.hnsw = Some(hnsw);
-        Ok(())
+        let rows = self.vectors.snapshot();
+        let folder = self.data_folder().join("ann");
+        match &mut self.layers {
+            Some(layers) => {
+                layers.extend(&rows, &self.alive)?;
+                layers.save(&folder, &rows, &self.alive)
+            }
+            None => {
+                self.layers = Some(Layers::build(&folder, &rows, &self.alive)?);
+                Ok(())
+            }
+        }
     }
 
-    fn hnsw_path(&self) -> PathBuf {
-        self.folder.join("ann").join("rows.hnsw")
+    fn data_folder(&self) -> PathBuf {
+        self.folder.join(&self.manifest.data)
+    }
+
+    fn publish(&self) {
+        self.reader.publish(View {
+            name: Arc::clone(&self.name),
+            manifest: Arc::new(self.manifest.clone()),
+            rows: self.vectors.snapshot(),
+            alive: Arc::new(self.alive.clone()),
+            layers: self.layers.clone(),
+            sequence: self.meta.sequence,
+            catalog: Arc::clone(&self.catalog),
+            _lock: Arc::clone(&self.lock),
+        });
     }
 
     fn write_manifest(&self) -> Result<()> {

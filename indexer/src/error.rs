@@ -7,6 +7,10 @@ use std::path::{Path, PathBuf};
 
 use engine::EngineError;
 
+/// What to do about damage to what cannot be derived from anything else.
+pub(crate) const RESTORE: &str = "restore a snapshot (`akin collection restore`), or index the \
+                                  folders again into a new collection";
+
 /// Any failure of this crate.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -52,10 +56,15 @@ pub enum IndexerError {
         known: String,
     },
     /// Another process has the collection open.
-    #[error("collection `{name}` is in use by another process; try again when that one is done")]
+    #[error(
+        "collection `{name}` is in use by {holder}; try again when that one is done (a running \
+         `akin serve` answers searches over HTTP meanwhile)"
+    )]
     Locked {
         /// Collection.
         name: String,
+        /// The process that has it, as far as it said.
+        holder: String,
     },
     /// The collection was written by a later release.
     #[error(

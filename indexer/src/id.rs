@@ -31,6 +31,30 @@ impl ContentHash {
         is_hash.then(|| Self(text.to_ascii_lowercase()))
     }
 
+    /// From the 32 bytes.
+    pub fn from_bytes(bytes: &[u8; 32]) -> Self {
+        Self(bytes.iter().fold(String::with_capacity(64), |mut digits, byte| {
+            for nibble in [byte >> 4, byte & 15] {
+                digits.extend(char::from_digit(u32::from(nibble), 16));
+            }
+            digits
+        }))
+    }
+
+    /// The 32 bytes; `None` for a text from elsewhere that is no SHA-256.
+    pub fn to_bytes(&self) -> Option<[u8; 32]> {
+        let (pairs, rest) = self.0.as_bytes().as_chunks::<2>();
+        let digit = |c: u8| char::from(c).to_digit(16).map(|digit| digit as u8);
+        let mut bytes = [0; 32];
+        if pairs.len() != bytes.len() || !rest.is_empty() {
+            return None;
+        }
+        for (byte, &[high, low]) in bytes.iter_mut().zip(pairs) {
+            *byte = digit(high)? << 4 | digit(low)?;
+        }
+        Some(bytes)
+    }
+
     /// The hexadecimal digits.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use engine::DinoEmbedder;
 use engine::probe::{Head, Prediction};
 
-use crate::catalog::{Payload, Record};
+use crate::record::{Payload, Record};
 use crate::collection::{Collection, describe};
 use crate::error::{IndexerError, Result};
 use crate::id::ImageId;

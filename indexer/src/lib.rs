@@ -2,7 +2,7 @@
 //!
 //! Modules are listed in the order data travels; a file uses only those above it. This crate
 //! never sees a tensor and serves no HTTP; the module `http` alone speaks to the network, and only
-//! `ann/hnsw.rs` names usearch, only `catalog.rs` names sled.
+//! `ann/hnsw.rs` names usearch, only `catalog.rs` and `catalog/` name sled.
 
 mod error;
 mod durable;
@@ -11,6 +11,7 @@ mod http;
 pub mod model_store;
 mod id;
 mod locator;
+mod record;
 mod catalog;
 pub mod fetch;
 pub mod source;
@@ -30,8 +31,10 @@ pub mod label;
 pub mod training_pictures;
 pub mod gallery;
 
-pub use catalog::{Failure, FileStamp, Known, Payload, Record};
-pub use collection::{Collection, CollectionSummary, Collections, Hit, NewImage};
+pub use catalog::{Scalar, TEXT_BYTES, ValueRange, scalars};
+pub use collection::{
+    Collection, CollectionSummary, Collections, CreateOptions, Hit, Near, NewImage, Reader, View,
+};
 pub use error::{IndexerError, Result};
 pub use id::{ContentHash, ImageId};
 pub use ingest::{
@@ -39,3 +42,5 @@ pub use ingest::{
 };
 pub use locator::Locator;
 pub use manifest::{ANN_FROM, FORMAT_VERSION, Manifest};
+pub use record::{Failure, FileStamp, Known, Payload, Record, Seen, SeenKind};
+pub use vectors::Precision;

@@ -7,13 +7,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::durable::replace_file;
 use crate::error::{IndexerError, IoContext, Result};
+use crate::vectors::Precision;
 
 /// Newest collection format this release reads and the one it writes.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 
 /// Default of [`Manifest::ann_from`]: exact search of 100,000 rows of 384 values takes about 10 ms
 /// on one core, less than decoding the query picture.
 pub const ANN_FROM: u64 = 100_000;
+
+/// Data folder of a new collection.
+const FIRST_DATA: &str = "data-000001";
 
 /// `manifest.json` of a collection.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -28,6 +32,13 @@ pub struct Manifest {
     pub model_source: Option<String>,
     /// How vectors are compared; always `cosine`.
     pub metric: String,
+    /// How exactly vectors are kept. Absent from format 1, which had f16.
+    #[serde(default)]
+    pub precision: Precision,
+    /// Folder of the data that counts, beside this file. Replacing this file swaps all data at once.
+    /// Absent from format 1, whose data lay beside the manifest.
+    #[serde(default)]
+    pub data: String,
     /// From this many images on, search goes through HNSW; below, it is exact.
     pub ann_from: u64,
     /// Rows ever committed; such a row is never given to another image.
@@ -50,6 +61,8 @@ impl Manifest {
             model: model.clone(),
             model_source,
             metric: "cosine".to_owned(),
+            precision: Precision::default(),
+            data: FIRST_DATA.to_owned(),
             ann_from: ANN_FROM,
             rows: 0,
             images: 0,
@@ -66,14 +79,23 @@ impl Manifest {
         let bytes = std::fs::read(path).io("read", path)?;
         let damaged = |error: serde_json::Error| IndexerError::Damaged {
             path: path.to_path_buf(),
-            reason: error.to_string(),
+            reason: format!("{error}; {}", crate::error::RESTORE),
         };
         let Version { format_version: found } = serde_json::from_slice(&bytes).map_err(damaged)?;
         if found > FORMAT_VERSION {
             let supported = FORMAT_VERSION;
             return Err(IndexerError::NewerFormat { name: name.to_owned(), found, supported });
         }
-        serde_json::from_slice(&bytes).map_err(damaged)
+        let manifest: Self = serde_json::from_slice(&bytes).map_err(damaged)?;
+        // A data folder that is a path could be anything on this disk.
+        let plain = manifest.data.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+        if plain { Ok(manifest) } else { Err(damaged(serde::de::Error::custom("bad data folder"))) }
+    }
+
+    /// Name of the data folder that follows the present one.
+    pub(crate) fn next_data(&self) -> String {
+        let number = self.data.strip_prefix("data-").and_then(|number| number.parse::<u64>().ok());
+        format!("data-{:06}", number.unwrap_or(0) + 1)
     }
 
     pub(crate) fn write(&self, path: &Path) -> Result<()> {

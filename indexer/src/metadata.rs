@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use self::table::PayloadTable;
-use crate::catalog::Payload;
+use crate::record::Payload;
 use crate::error::Result;
 use crate::id::ContentHash;
 use crate::locator::{Locator, LocatorKind};

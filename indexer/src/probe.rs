@@ -274,7 +274,7 @@ pub fn accuracy(head: &Head, set: &LabelledTokens) -> Result<(Accuracy, Accuracy
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalog::FileStamp;
+    use crate::record::FileStamp;
 
     fn pictures(counts: &[(&str, usize)]) -> Vec<LabelledPicture> {
         let picture = |class: &str, i: usize| {

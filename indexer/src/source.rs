@@ -24,7 +24,7 @@ pub use self::list::{ListFile, read_list};
 pub(crate) use self::rows::Rows;
 pub use self::urls::{UrlOptions, UrlSource};
 use self::walk::Walk;
-use crate::catalog::{FileStamp, Payload};
+use crate::record::{FileStamp, Payload};
 use crate::error::{IndexerError, Result};
 use crate::fetch::FetchOptions;
 use crate::id::ContentHash;

@@ -8,7 +8,7 @@ use engine::{Embedder, Embedding, RgbImage, decode};
 use image::Rgb;
 use indexer::pipeline::Skipped;
 use indexer::{
-    Collection, Collections, Hit, IndexerError, IngestEvent, IngestOptions, IngestReport, ingest,
+    Collection, Collections, CreateOptions, Hit, IndexerError, IngestEvent, IngestOptions, IngestReport, ingest,
 };
 
 struct Case {
@@ -52,7 +52,8 @@ impl Case {
     }
 
     fn create(&self, ann_from: Option<u64>) -> Collection {
-        self.collections().create("c", self.embedder.identity(), ann_from).expect("create")
+        let options = CreateOptions { ann_from, ..CreateOptions::default() };
+        self.collections().create("c", self.embedder.identity(), options).expect("create")
     }
 
     fn open(&self) -> Collection {
@@ -216,7 +217,7 @@ fn approximate_search_finds_the_same_and_catches_up() {
     let case = Case::new(150);
     let mut collection = case.create(Some(100));
     case.ingest(&mut collection, IngestOptions::default());
-    let snapshot = case.home.path().join("collections/c/ann/rows.hnsw");
+    let snapshot = case.home.path().join("collections/c/data-000001/ann/base.hnsw");
     assert!(snapshot.exists());
     case.assert_finds(&collection, (0..150).map(|n| (n, n)));
     drop(collection);
@@ -251,6 +252,7 @@ fn derived_data_follows_when_the_last_commit_came_early() {
         width: 1,
         height: 1,
         warning: None,
+        payload: indexer::Payload::new(),
     };
     collection.put(image(7), &case.query(7)).expect("put");
     collection.commit().expect("commit");
@@ -268,7 +270,7 @@ fn collections_keep_to_one_model_one_process_and_sound_requests() {
     };
 
     let busy = message(case.collections().open("c").map(drop));
-    assert!(busy.contains("in use by another process"), "{busy}");
+    assert!(busy.contains(&format!("in use by process {}", std::process::id())), "{busy}");
 
     let mut other = case.embedder.identity().clone();
     other.preprocess = engine::Preprocess::for_size(448).expect("size");
@@ -315,9 +317,9 @@ fn a_newer_format_and_a_damaged_manifest_are_named() {
     let path = case.home.path().join("collections/c/manifest.json");
     let sound = std::fs::read_to_string(&path).expect("read");
     let open = || case.collections().open("c").err().map(|e| e.to_string()).unwrap_or_default();
-    let newer = sound.replace("\"format_version\": 1", "\"format_version\": 99");
+    let newer = sound.replace("\"format_version\": 2", "\"format_version\": 99");
     std::fs::write(&path, newer).expect("write");
-    assert!(open().contains("has format 99, this release reads up to 1"), "{}", open());
+    assert!(open().contains("has format 99, this release reads up to 2"), "{}", open());
     std::fs::write(&path, "{").expect("write");
     assert!(open().contains("manifest.json is damaged"), "{}", open());
 }

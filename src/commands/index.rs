@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use engine::{Embedder, shipped};
-use indexer::{Collection, Collections, IngestEvent, IngestOptions, IngestReport, ingest};
+use indexer::{Collection, Collections, CreateOptions, IngestEvent, IngestOptions, IngestReport, ingest};
 use serde_json::json;
 
 use crate::args::{IndexArgs, InputArgs};
@@ -54,7 +54,7 @@ pub fn open_with(settings: &Settings, name: &str, opened: &Opened) -> Outcome<Co
     let identity = opened.embedder.identity();
     let mut collection = match collections.exists(name)? {
         true => collections.open(name)?,
-        false => collections.create(name, identity, None)?,
+        false => collections.create(name, identity, CreateOptions::default())?,
     };
     collection.check_model(identity)?;
     collection.set_model_source(&opened.source)?;

@@ -208,6 +208,24 @@ fn lanes(row: &[f32], start: f32, map: impl Fn(f32) -> f32, join: impl Fn(f32, f
     lanes.into_iter().fold(start, join)
 }
 
+vectorised! {
+    /// Sum of products, in 32 lanes.
+    pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
+        let mut lanes = [0f32; 32];
+        let (a, a_rest) = a.as_chunks::<32>();
+        let (b, b_rest) = b.as_chunks::<32>();
+        for (a, b) in a.iter().zip(b) {
+            for ((lane, a), b) in lanes.iter_mut().zip(a).zip(b) {
+                *lane += a * b;
+            }
+        }
+        for ((lane, a), b) in lanes.iter_mut().zip(a_rest).zip(b_rest) {
+            *lane += a * b;
+        }
+        lanes.into_iter().sum()
+    }
+}
+
 /// Sum of the mapped pairs of two rows, in 16 lanes.
 #[inline(always)]
 fn lanes_of_two(a: &[f32], b: &[f32], map: impl Fn(f32, f32) -> f32) -> f32 {

@@ -4,13 +4,14 @@ use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
 use rayon::prelude::*;
+use roaring::RoaringBitmap;
 
 use super::Neighbour;
 use crate::error::Result;
-use crate::vectors::Vectors;
+use crate::vectors::Rows;
 
-/// Rows compared by one task: large enough to amortise scheduling, small enough to share out.
-const ROWS_PER_TASK: usize = 4096;
+/// Rows that one task looks through: large enough to amortise scheduling, small enough to share out.
+const ROWS_PER_TASK: u32 = 8192;
 
 /// Orders worst first, so that the heap's root is the neighbour to give up next.
 #[derive(PartialEq)]
@@ -33,26 +34,39 @@ impl Ord for WorstFirst {
 
 /// The `k` rows most similar to a unit-length query among `rows`, best first, ties by row.
 pub(crate) fn exact(
-    vectors: &Vectors,
-    rows: &[u64],
+    vectors: &Rows,
+    rows: &RoaringBitmap,
     query: &[f32],
     k: usize,
 ) -> Result<Vec<Neighbour>> {
-    let best: Vec<Vec<Neighbour>> = rows
-        .par_chunks(ROWS_PER_TASK)
-        .map(|chunk| {
-            let mut heap = BinaryHeap::new();
-            vectors.dot_products(query, chunk.iter().copied(), |row, similarity| {
-                heap.push(WorstFirst(Neighbour { row, similarity }));
-                if heap.len() > k {
-                    heap.pop();
-                }
-            })?;
-            Ok(heap.into_iter().map(|entry| entry.0).collect())
-        })
-        .collect::<Result<_>>()?;
-    let mut best: Vec<Neighbour> = best.into_iter().flatten().collect();
-    best.sort_unstable_by(|a, b| b.similarity.total_cmp(&a.similarity).then(a.row.cmp(&b.row)));
+    let (Some(first), Some(last)) = (rows.min(), rows.max()) else { return Ok(Vec::new()) };
+    let best_between = |start: u32, end: u32| {
+        let mut heap = BinaryHeap::new();
+        vectors.dot_products(query, rows.range(start..=end), |row, similarity| {
+            let entry = WorstFirst(Neighbour { row, similarity });
+            if heap.len() < k {
+                heap.push(entry);
+            } else if let Some(mut worst) = heap.peek_mut()
+                && entry < *worst
+            {
+                *worst = entry;
+            }
+        })?;
+        Ok(heap.into_iter().map(|entry| entry.0).collect::<Vec<_>>())
+    };
+    let mut best = if rows.len() <= u64::from(ROWS_PER_TASK) {
+        best_between(first, last)?
+    } else {
+        let tasks: Vec<Vec<Neighbour>> = (first / ROWS_PER_TASK..=last / ROWS_PER_TASK)
+            .into_par_iter()
+            .map(|task| {
+                let start = task * ROWS_PER_TASK;
+                best_between(start, start + (ROWS_PER_TASK - 1))
+            })
+            .collect::<Result<_>>()?;
+        tasks.into_iter().flatten().collect()
+    };
+    best.sort_unstable_by(Neighbour::best_first);
     best.truncate(k);
     Ok(best)
 }

@@ -1,257 +1,209 @@
-//! Approximate search: HNSW by usearch. This is the only file that names that library.
+//! One HNSW graph, by usearch. This is the only file that names that library.
 //!
-//! Its safe-looking calls can crash the process when adding races with searching, when more
-//! threads search than were reserved, or when a damaged file is loaded. Here adding needs `&mut`,
-//! searching takes a permit, and a snapshot is loaded only after its checksum was verified.
+//! Its safe-looking calls can crash the process, or answer wrongly, in many ways. Here:
+//! - adding needs `&mut`, so that it never races with a search; the first add is alone, and only
+//!   [`Graph::build`] adds from several threads, before anybody searches;
+//! - capacity is reserved with `&mut`; a search takes one permit per thread the library has working
+//!   memory for, and waits rather than fails;
+//! - bytes are loaded or mapped only after the container's checksum was verified
+//!   (`snapshot.rs`), and their shape is compared with what the container says;
+//! - vectors come from checksummed, unit-length rows, so that they are finite; queries are checked;
+//! - nothing is ever removed or renamed, so that no search sees an emptied slot;
+//! - a panic in a filter is caught before it reaches C++.
+//!
+//! Vectors are kept as bytes with one scale for the graph: distances only choose candidates, which
+//! are then compared exactly. The library's own conversion to bytes is not used: it spends most of
+//! its 255 levels on values that components of unit vectors never have.
 
-use std::path::Path;
+use std::panic::AssertUnwindSafe;
 
 use crossbeam_channel::{Receiver, Sender};
-use serde::{Deserialize, Serialize};
+use memmap2::Mmap;
+use rayon::prelude::*;
 use usearch::{Index, IndexOptions, MetricKind, ScalarKind};
 
-use crate::durable::replace_file;
-use crate::error::{IndexerError, IoContext, Result};
-use crate::id::ImageId;
-use crate::vectors::Vectors;
+use crate::error::{IndexerError, Result};
 
-const MAGIC: &[u8; 8] = b"AKINHNSW";
-/// Links per node (M); measured to give recall@10 of 0.997 at 200k rows with the two below.
-const M: usize = 16;
+/// Links per node.
+pub(super) const M: usize = 16;
 const EF_CONSTRUCTION: usize = 128;
 /// Smallest beam of a search; wider when more neighbours are asked for.
 const EF_SEARCH: usize = 64;
 
-/// A graph over rows `0..rows`, of which only those given to [`extend`](Self::extend) are in it.
-pub(crate) struct Hnsw {
+/// Rows and the links between them.
+pub(crate) struct Graph {
     index: Index,
-    /// Rows up to here have been offered to the index.
-    rows: u64,
+    dim: usize,
+    /// Largest component that is kept exactly in proportion; larger ones are cut off.
+    scale: f32,
     /// One token per thread the library has reserved working memory for.
     permits: (Sender<()>, Receiver<()>),
     threads: usize,
+    /// What a viewed index points into; declared after it, dropped after it.
+    _map: Option<Mmap>,
 }
 
-impl std::fmt::Debug for Hnsw {
+impl std::fmt::Debug for Graph {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Hnsw").field("rows", &self.rows).finish_non_exhaustive()
+        f.debug_struct("Graph").field("rows", &self.len()).finish_non_exhaustive()
     }
 }
 
-/// What a snapshot says about itself. The file is the magic, the length of this header as u32,
-/// the header as JSON, the library's own bytes, and the CRC-32 of all of that.
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
-struct Header {
-    dim: usize,
-    m: usize,
-    rows: u64,
-}
-
-impl Hnsw {
-    /// An empty index.
-    pub(crate) fn new(dim: usize) -> Result<Self> {
+impl Graph {
+    /// An empty graph for vectors whose components are mostly below `scale`.
+    pub(crate) fn new(dim: usize, scale: f32) -> Result<Self> {
         let options = IndexOptions {
             dimensions: dim,
             metric: MetricKind::IP,
-            quantization: ScalarKind::F16,
+            quantization: ScalarKind::I8,
             connectivity: M,
             expansion_add: EF_CONSTRUCTION,
             expansion_search: EF_SEARCH,
             multi: false,
         };
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let index = Index::new(&options).map_err(|error| ann(&error))?;
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = cores.max(rayon::current_num_threads());
         let permits = crossbeam_channel::bounded(threads);
         for _ in 0..threads {
             permits.0.send(()).map_err(|error| ann(&error))?;
         }
-        let index = Index::new(&options).map_err(|error| ann(&error))?;
-        Ok(Self { index, rows: 0, permits, threads })
+        Ok(Self { index, dim, scale, permits, threads, _map: None })
     }
 
-    /// Rows the index has caught up with.
-    pub(crate) fn rows(&self) -> u64 {
-        self.rows
+    /// Rows in the graph.
+    pub(crate) fn len(&self) -> usize {
+        self.index.size()
     }
 
-    /// Adds live rows, in ascending order, and notes that everything before `end` is done.
-    ///
-    /// Rows go in on one thread: the library's parallel insertion leaves some unreachable
-    /// (unum-cloud/usearch#735).
-    pub(crate) fn extend(
-        &mut self,
-        vectors: &Vectors,
-        rows: impl Iterator<Item = (u64, ImageId)>,
-        end: u64,
-    ) -> Result<()> {
-        let new: Vec<_> = rows.collect();
-        self.index
-            .reserve_capacity_and_threads(self.index.size() + new.len(), self.threads)
-            .map_err(|error| ann(&error))?;
-        for (row, id) in new {
-            self.index.add(row, &vectors.read(row, id)?).map_err(|error| ann(&error))?;
+    pub(crate) fn dim(&self) -> usize {
+        self.dim
+    }
+
+    pub(crate) fn scale(&self) -> f32 {
+        self.scale
+    }
+
+    /// Makes room for `more` rows, at least doubling when there is too little.
+    fn reserve(&mut self, more: usize) -> Result<()> {
+        let wanted = self.index.size() + more;
+        if wanted <= self.index.capacity() {
+            return Ok(());
         }
-        self.rows = end;
-        Ok(())
+        let capacity = wanted.max(2 * self.index.capacity());
+        self.index
+            .reserve_capacity_and_threads(capacity, self.threads)
+            .map_err(|error| ann(&error))
     }
 
-    /// About the `k` rows nearest to a unit-length query, in no guaranteed order.
-    pub(crate) fn candidates(&self, query: &[f32], k: usize) -> Result<Vec<u64>> {
-        if self.index.size() == 0 {
+    /// Adds rows, one after the other.
+    pub(crate) fn add(&mut self, rows: &[(u32, Vec<f32>)]) -> Result<()> {
+        self.reserve(rows.len())?;
+        rows.iter().try_for_each(|(row, vector)| self.add_one(*row, vector))
+    }
+
+    /// Adds rows on all cores. Concurrent insertion can leave some that no search reaches
+    /// (unum-cloud/usearch#735); the caller looks for them.
+    pub(crate) fn build(
+        &mut self,
+        rows: &[u32],
+        vector: &(dyn Fn(u32) -> Result<Vec<f32>> + Sync),
+    ) -> Result<()> {
+        self.reserve(rows.len())?;
+        let Some((&first, rest)) = rows.split_first() else { return Ok(()) };
+        self.add_one(first, &vector(first)?)?;
+        let graph = &*self;
+        rest.par_iter().try_for_each(|&row| graph.add_one(row, &vector(row)?))
+    }
+
+    fn add_one(&self, row: u32, vector: &[f32]) -> Result<()> {
+        let bytes = self.quantised(vector, self.scale)?;
+        self.index.add(u64::from(row), &bytes).map_err(|error| ann(&error))
+    }
+
+    fn quantised(&self, vector: &[f32], scale: f32) -> Result<Vec<i8>> {
+        if vector.len() != self.dim {
+            return Err(IndexerError::Dimension { got: vector.len(), expected: self.dim });
+        }
+        if !vector.iter().all(|value| value.is_finite()) {
+            return Err(IndexerError::InvalidRequest(
+                "the vector has values that are not finite".to_owned(),
+            ));
+        }
+        let factor = 127.0 / scale;
+        Ok(vector.iter().map(|value| (value * factor).round().clamp(-127.0, 127.0) as i8).collect())
+    }
+
+    /// About the `k` rows nearest to a query, in no guaranteed order; only such as `accept` takes,
+    /// if given.
+    pub(crate) fn candidates(
+        &self,
+        query: &[f32],
+        k: usize,
+        accept: Option<&(dyn Fn(u32) -> bool + Sync)>,
+    ) -> Result<Vec<u32>> {
+        if self.index.size() == 0 || k == 0 {
             return Ok(Vec::new());
         }
+        // The order of products does not depend on the query's length: it gets all levels.
+        let largest = query.iter().fold(f32::MIN_POSITIVE, |max, value| max.max(value.abs()));
+        let query = self.quantised(query, largest)?;
         self.permits.1.recv().map_err(|error| ann(&error))?;
-        let found = self.index.search(query, k);
+        let found = match accept {
+            None => self.index.search(&query, k),
+            Some(accept) => self.index.filtered_search(&query, k, |row| {
+                std::panic::catch_unwind(AssertUnwindSafe(|| accept(row as u32))).unwrap_or(false)
+            }),
+        };
         self.permits.0.send(()).map_err(|error| ann(&error))?;
         let found = found.map_err(|error| ann(&error))?;
-        // The library's mark for an emptied slot; never one of our rows.
-        Ok(found.keys.into_iter().filter(|&row| row != u64::MAX).collect())
+        Ok(found.keys.into_iter().filter_map(|row| u32::try_from(row).ok()).collect())
     }
 
-    /// Writes a snapshot, replacing the file atomically.
-    pub(crate) fn save(&self, path: &Path) -> Result<()> {
-        let mut payload = vec![0; self.index.serialized_length()];
-        self.index.save_to_buffer(&mut payload).map_err(|error| ann(&error))?;
-        let header = Header { dim: self.index.dimensions(), m: M, rows: self.rows };
-        let header = serde_json::to_vec(&header).map_err(|error| ann(&error))?;
-        let length = (header.len() as u32).to_le_bytes();
-        let parts: [&[u8]; 4] = [MAGIC, &length, &header, &payload];
-        let mut crc = crc32fast::Hasher::new();
-        parts.iter().for_each(|part| crc.update(part));
-        let crc = crc.finalize().to_le_bytes();
-        replace_file(path, |file| {
-            parts.iter().try_for_each(|part| file.write_all(part))?;
-            file.write_all(&crc)
-        })
+    /// The library's own bytes.
+    pub(super) fn to_bytes(&self) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; self.index.serialized_length()];
+        self.index.save_to_buffer(&mut bytes).map_err(|error| ann(&error))?;
+        Ok(bytes)
     }
 
-    /// Reads a snapshot back; `None` when it is absent, damaged, or of other parameters, in which
-    /// case the index is to be built anew.
-    pub(crate) fn load(path: &Path, dim: usize) -> Result<Option<Self>> {
-        let bytes = match std::fs::read(path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error).io("read", path),
-        };
-        let Some((header, payload)) = checked_parts(&bytes) else { return Ok(None) };
-        if header.dim != dim || header.m != M {
-            return Ok(None);
+    /// A graph that can grow, from bytes whose checksum was verified.
+    pub(super) fn load(dim: usize, scale: f32, bytes: &[u8]) -> Result<Self> {
+        let graph = Self::new(dim, scale)?;
+        graph.index.load_from_buffer(bytes).map_err(|error| ann(&error))?;
+        graph.opened(dim)
+    }
+
+    /// A graph that stays in its file, from a map whose checksum was verified.
+    pub(super) fn view(dim: usize, scale: f32, map: Mmap, start: usize) -> Result<Self> {
+        let mut graph = Self::new(dim, scale)?;
+        let bytes = map.get(start..).unwrap_or_default();
+        // SAFETY: the index keeps pointers into the map, which lives as long as the index (it is the
+        // later field) and is never written: snapshots are replaced by renaming, not in place.
+        #[expect(unsafe_code, reason = "the library borrows the map for longer than it can say")]
+        unsafe {
+            graph.index.view_from_buffer(bytes).map_err(|error| ann(&error))?;
         }
-        let mut hnsw = Self::new(dim)?;
-        hnsw.index.load_from_buffer(payload).map_err(|error| ann(&error))?;
-        // Loading sizes the thread pool to the number of cores and forgets the beam widths.
-        hnsw.index
-            .reserve_capacity_and_threads(hnsw.index.size(), hnsw.threads)
-            .map_err(|error| ann(&error))?;
-        hnsw.index.change_expansion_add(EF_CONSTRUCTION);
-        hnsw.index.change_expansion_search(EF_SEARCH);
-        hnsw.rows = header.rows;
-        Ok(Some(hnsw))
+        graph._map = Some(map);
+        graph.opened(dim)
     }
-}
 
-fn checked_parts(bytes: &[u8]) -> Option<(Header, &[u8])> {
-    let (body, crc) = bytes.split_last_chunk::<4>()?;
-    if crc32fast::hash(body).to_le_bytes() != *crc {
-        return None;
+    /// Opening takes dimension and number type from the bytes, sizes the pool of threads to the
+    /// cores, and forgets the beam widths.
+    fn opened(self, dim: usize) -> Result<Self> {
+        let index = &self.index;
+        if index.dimensions() != dim || index.scalar_kind() != ScalarKind::I8 {
+            return Err(ann(&"the graph has another shape than its header says"));
+        }
+        index
+            .reserve_capacity_and_threads(index.size(), self.threads)
+            .map_err(|error| ann(&error))?;
+        index.change_expansion_add(EF_CONSTRUCTION);
+        index.change_expansion_search(EF_SEARCH);
+        Ok(self)
     }
-    let rest = body.strip_prefix(MAGIC)?;
-    let (length, rest) = rest.split_first_chunk::<4>()?;
-    let (header, payload) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
-    Some((serde_json::from_slice(header).ok()?, payload))
 }
 
 fn ann(error: &dyn std::fmt::Display) -> IndexerError {
     IndexerError::Ann { reason: error.to_string() }
-}
-
-#[cfg(test)]
-mod tests {
-    use engine::Embedding;
-
-    use super::*;
-    use crate::ann::exact;
-
-    const DIM: usize = 48;
-
-    fn embedding(seed: u64) -> Embedding {
-        // A cheap integer hash gives well-spread directions.
-        let values = (0..DIM as u64).map(|i| {
-            let mut h = (seed * 1_000_003 + i).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-            h ^= h >> 31;
-            (h % 2001) as f32 - 1000.0
-        });
-        Embedding::normalised(values.collect()).expect("finite and not zero")
-    }
-
-    fn filled(folder: &Path, rows: u64) -> (Vectors, Hnsw) {
-        let mut vectors = Vectors::open(folder, DIM).expect("open");
-        for row in 0..rows {
-            vectors.append(ImageId(row), &embedding(row)).expect("append");
-        }
-        vectors.sync().expect("sync");
-        let mut hnsw = Hnsw::new(DIM).expect("new");
-        let all = (0..rows).map(|row| (row, ImageId(row)));
-        hnsw.extend(&vectors, all, rows).expect("extend");
-        (vectors, hnsw)
-    }
-
-    #[test]
-    fn recall_against_exact_search_and_again_after_a_round_trip() {
-        let folder = tempfile::tempdir().expect("temporary folder");
-        let (vectors, hnsw) = filled(&folder.path().join("vectors"), 2000);
-        let snapshot = folder.path().join("gen.hnsw");
-        hnsw.save(&snapshot).expect("save");
-        let loaded = Hnsw::load(&snapshot, DIM).expect("load").expect("sound");
-        assert_eq!(loaded.rows(), 2000);
-
-        let rows: Vec<u64> = (0..2000).collect();
-        for index in [&hnsw, &loaded] {
-            let mut found = 0;
-            for query in 0..50 {
-                let query = embedding(10_000 + query);
-                let truth = exact(&vectors, &rows, query.as_slice(), 10).expect("exact");
-                let rows = index.candidates(query.as_slice(), 100).expect("candidates");
-                found += truth.iter().filter(|hit| rows.contains(&hit.row)).count();
-            }
-            assert!(found >= 475, "recall@10 {}", found as f64 / 500.0);
-        }
-    }
-
-    #[test]
-    fn a_damaged_snapshot_is_not_loaded() {
-        let folder = tempfile::tempdir().expect("temporary folder");
-        let (_, hnsw) = filled(&folder.path().join("vectors"), 50);
-        let snapshot = folder.path().join("gen.hnsw");
-        hnsw.save(&snapshot).expect("save");
-        let sound = std::fs::read(&snapshot).expect("read");
-        for at in [0, 9, 20, sound.len() / 2, sound.len() - 1] {
-            let mut bytes = sound.clone();
-            bytes[at] ^= 0x10;
-            std::fs::write(&snapshot, &bytes).expect("write");
-            assert!(Hnsw::load(&snapshot, DIM).expect("load").is_none(), "byte {at}");
-        }
-        std::fs::write(&snapshot, &sound[..sound.len() - 7]).expect("write");
-        assert!(Hnsw::load(&snapshot, DIM).expect("load").is_none());
-        assert!(Hnsw::load(&folder.path().join("absent"), DIM).expect("load").is_none());
-    }
-
-    #[test]
-    fn more_searching_threads_than_permits_wait_instead_of_failing() {
-        let folder = tempfile::tempdir().expect("temporary folder");
-        let (_, hnsw) = filled(folder.path(), 200);
-        std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..32)
-                .map(|t| {
-                    let hnsw = &hnsw;
-                    scope.spawn(move || {
-                        (0..50).all(|q| {
-                            let query = embedding(t * 50 + q);
-                            hnsw.candidates(query.as_slice(), 5).is_ok_and(|rows| rows.len() == 5)
-                        })
-                    })
-                })
-                .collect();
-            assert!(threads.into_iter().all(|thread| thread.join().unwrap_or(false)));
-        });
-    }
 }

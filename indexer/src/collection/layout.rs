@@ -1,18 +1,20 @@
 //! Where collections live, and how one is created and opened.
 
-use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
+use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
 use engine::ModelIdentity;
 
-use super::Collection;
-use crate::catalog::{Catalog, Changes};
+use super::{Collection, Reader, View, rewrite};
+use crate::ann::Layers;
+use crate::catalog::{Catalog, Pending};
 use crate::durable::sync_folder;
 use crate::error::{IndexerError, IoContext, Result};
 use crate::manifest::Manifest;
-use crate::vectors::Vectors;
+use crate::vectors::{Precision, Vectors};
 
 /// The folder that holds all collections of a user.
 #[derive(Clone, Debug)]
@@ -27,6 +29,16 @@ pub struct CollectionSummary {
     pub name: String,
     /// What it says about itself, or why that cannot be read.
     pub manifest: Result<Manifest, String>,
+}
+
+/// Choices made when a collection is created.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CreateOptions {
+    /// From this many images on, search goes through HNSW; by default
+    /// [`ANN_FROM`](crate::ANN_FROM).
+    pub ann_from: Option<u64>,
+    /// How exactly vectors are kept.
+    pub precision: Precision,
 }
 
 /// How long to wait for another process: long enough for searches to take turns.
@@ -86,8 +98,7 @@ impl Collections {
         Manifest::read(&manifest_path(&self.path(name)?), name)
     }
 
-    /// Creates an empty collection for vectors of this model. `ann_from` overrides from how many
-    /// images on search is approximate.
+    /// Creates an empty collection for vectors of this model.
     ///
     /// # Errors
     /// The name is taken or cannot be a folder name, or the disk refuses.
@@ -95,18 +106,21 @@ impl Collections {
         &self,
         name: &str,
         model: &ModelIdentity,
-        ann_from: Option<u64>,
+        options: CreateOptions,
     ) -> Result<Collection> {
         let folder = self.path(name)?;
+        std::fs::create_dir_all(&folder).io("create", &folder)?;
+        let lock = Lock::acquire(&folder, name)?;
         if self.exists(name)? {
             return Err(IndexerError::InvalidRequest(format!(
                 "there is a collection `{name}` already"
             )));
         }
-        std::fs::create_dir_all(folder.join("ann")).io("create", &folder)?;
-        let lock = Lock::acquire(&folder, name)?;
         let mut manifest = Manifest::new(model, None);
-        manifest.ann_from = ann_from.unwrap_or(manifest.ann_from);
+        manifest.ann_from = options.ann_from.unwrap_or(manifest.ann_from);
+        manifest.precision = options.precision;
+        // A crash before the manifest was written may have left data behind.
+        rewrite::remove_leftovers(&folder, &Manifest { data: String::new(), ..manifest.clone() })?;
         let collection = open_parts(name, folder.clone(), manifest, lock)?;
         // Written last: a folder without a manifest is not yet a collection.
         collection.write_manifest()?;
@@ -114,18 +128,21 @@ impl Collections {
         Ok(collection)
     }
 
-    /// Opens a collection for this process alone.
+    /// Opens a collection to write to it and to search it. One of an earlier format is rewritten in
+    /// the present one first.
     ///
     /// # Errors
-    /// No such collection, in use, written by a newer release, or damaged.
+    /// No such collection, another process has it open, or it is damaged or of a later format.
     pub fn open(&self, name: &str) -> Result<Collection> {
         self.require(name)?;
         let folder = self.path(name)?;
         let lock = Lock::acquire(&folder, name)?;
-        let manifest = Manifest::read(&manifest_path(&folder), name)?;
-        let mut collection = open_parts(name, folder, manifest, lock)?;
-        collection.catch_up()?;
-        Ok(collection)
+        let mut manifest = Manifest::read(&manifest_path(&folder), name)?;
+        if manifest.format_version == 1 {
+            manifest = rewrite::from_format_1(&folder, &manifest)?;
+        }
+        rewrite::remove_leftovers(&folder, &manifest)?;
+        open_parts(name, folder, manifest, lock)
     }
 
     fn require(&self, name: &str) -> Result<()> {
@@ -160,25 +177,37 @@ impl Collections {
 impl Lock {
     fn acquire(folder: &Path, name: &str) -> Result<Self> {
         let path = folder.join("lock");
-        let file = File::options()
+        let mut file = File::options()
             .create(true)
             .truncate(false)
+            .read(true)
             .write(true)
             .open(&path)
             .io("open", &path)?;
         let start = Instant::now();
         loop {
             match file.try_lock() {
-                Ok(()) => return Ok(Self { _file: file }),
+                Ok(()) => break,
                 Err(TryLockError::Error(error)) => return Err(error).io("lock", &path),
                 Err(TryLockError::WouldBlock) if start.elapsed() < LOCK_PATIENCE => {
                     std::thread::sleep(Duration::from_millis(20));
                 }
                 Err(TryLockError::WouldBlock) => {
-                    return Err(IndexerError::Locked { name: name.to_owned() });
+                    let holder = std::fs::read_to_string(&path).unwrap_or_default();
+                    let holder = match holder.trim().parse::<u32>() {
+                        Ok(process) => format!("process {process}"),
+                        Err(_) => "another process".to_owned(),
+                    };
+                    return Err(IndexerError::Locked { name: name.to_owned(), holder });
                 }
             }
         }
+        // Only for that message; a full disk must not keep anybody from searching.
+        let noted = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+        if let Err(error) = noted {
+            tracing::debug!("{}: {error}", path.display());
+        }
+        Ok(Self { _file: file })
     }
 }
 
@@ -187,36 +216,66 @@ pub(super) fn manifest_path(folder: &Path) -> PathBuf {
 }
 
 fn open_parts(name: &str, folder: PathBuf, manifest: Manifest, lock: Lock) -> Result<Collection> {
-    let catalog = Catalog::open(&folder.join("catalog"))?;
-    let mut vectors = Vectors::open(&folder.join("vectors"), manifest.model.dim)?;
-    let mut live = BTreeMap::new();
-    for entry in catalog.images() {
-        let (id, record) = entry?;
-        if record.row >= vectors.rows() {
-            return Err(IndexerError::Damaged {
-                path: folder.join("vectors"),
-                reason: format!(
-                    "it ends before row {} of {}; index the folders again into a new collection",
-                    record.row, record.path
-                ),
-            });
-        }
-        live.insert(record.row, id);
+    let data = folder.join(&manifest.data);
+    if manifest.rows > 0 && !data.join("catalog").is_dir() {
+        return Err(IndexerError::Damaged {
+            path: data,
+            reason: format!("its catalog is missing; {}", crate::error::RESTORE),
+        });
     }
-    // Rows whose commit was interrupted before any record pointed at them.
-    let live_rows = live.last_key_value().map_or(0, |(row, _)| row + 1);
-    vectors.truncate(manifest.rows.max(live_rows))?;
-    Ok(Collection {
-        name: name.to_owned(),
-        next_id: catalog.next_id()?,
+    std::fs::create_dir_all(data.join("ann")).io("create", &data)?;
+    let dim = manifest.model.dim;
+    let catalog = Catalog::open(&data.join("catalog"))?;
+    let meta = catalog.meta()?;
+    if meta.rows < manifest.rows {
+        return Err(IndexerError::Damaged {
+            path: data.join("catalog"),
+            reason: format!(
+                "it knows of {} rows, the manifest of {}; {}",
+                meta.rows,
+                manifest.rows,
+                crate::error::RESTORE
+            ),
+        });
+    }
+    let vectors = Vectors::open(&data.join("vectors"), dim, manifest.precision, meta.rows)?;
+    let alive = catalog.alive()?;
+    if alive.max().is_some_and(|row| u64::from(row) >= meta.rows) {
+        return Err(IndexerError::Damaged {
+            path: data.join("catalog"),
+            reason: format!("it has images beyond row {}; {}", meta.rows, crate::error::RESTORE),
+        });
+    }
+    let layers = match alive.len() >= manifest.ann_from {
+        true => Layers::open(&data.join("ann"), dim, meta.rows)?,
+        false => None,
+    };
+    let (name, catalog, lock) = (Arc::from(name), Arc::new(catalog), Arc::new(lock));
+    let view = View {
+        name: Arc::clone(&name),
+        manifest: Arc::new(manifest.clone()),
+        rows: vectors.snapshot(),
+        alive: Arc::new(alive.clone()),
+        layers: layers.clone(),
+        sequence: meta.sequence,
+        catalog: Arc::clone(&catalog),
+        _lock: Arc::clone(&lock),
+    };
+    let mut collection = Collection {
+        name,
         folder,
         manifest,
         catalog,
         vectors,
-        live,
-        changes: Changes::default(),
+        meta,
         derived_is_stale: false,
-        hnsw: None,
-        _lock: lock,
-    })
+        alive,
+        pending: Pending::default(),
+        layers,
+        reader: Reader { current: Arc::new(RwLock::new(Arc::new(view))) },
+        lock,
+    };
+    // A crash after a commit may have come before the manifest was written.
+    collection.note_counts();
+    Ok(collection)
 }

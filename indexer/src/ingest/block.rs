@@ -9,7 +9,7 @@ use engine::{Embedding, Pixels};
 use super::gone::Gone;
 use super::plan::Priors;
 use super::{IngestEvent, Run};
-use crate::catalog::{Failure, FileStamp, Payload, Record};
+use crate::record::{Failure, FileStamp, Payload, Record};
 use crate::collection::NewImage;
 use crate::error::{IndexerError, Result};
 use crate::id::{ContentHash, ImageId};

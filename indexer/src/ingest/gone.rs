@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use super::{HeldBack, Tallies};
-use crate::catalog::{Record, SeenKind};
+use crate::record::{Record, SeenKind};
 use crate::collection::Collection;
 use crate::error::Result;
 use crate::id::{ContentHash, ImageId};

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::gone::{GoneImage, Tally};
 use super::{Run, Tallies};
-use crate::catalog::{Known, Record, Seen, SeenKind};
+use crate::record::{Known, Record, Seen, SeenKind};
 use crate::collection::Collection;
 use crate::error::Result;
 use crate::id::ImageId;

@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use exif::{Exif, In, Tag, Value as Field};
 use serde_json::Value;
 
-use crate::catalog::Payload;
+use crate::record::Payload;
 
 /// Fields of the bytes of a picture: with `camera`, `exif.date` (ISO 8601, of no time zone),
 /// `exif.make`, `exif.model`, `exif.lens`, `exif.iso`, `exif.exposure` (seconds), `exif.aperture`

@@ -20,7 +20,7 @@ use super::walk::Walk;
 use super::{
     Block, Content, Entry, Loaded, Loads, Scope, ScopeState, Source, cannot_read, stamp, too_large,
 };
-use crate::catalog::FileStamp;
+use crate::record::FileStamp;
 use crate::error::{IoContext, Result};
 use crate::locator::{ArchiveKind, Locator, bytes_to_path};
 

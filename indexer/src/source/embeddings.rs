@@ -14,7 +14,7 @@ use serde_json::Value;
 use self::npy::NpyFile;
 use self::parquet::ParquetFile;
 use super::{Block, Content, Entry, Loaded, Loads, Source, VectorRow, sort_entries, stamp};
-use crate::catalog::{FileStamp, Payload};
+use crate::record::{FileStamp, Payload};
 use crate::error::{IndexerError, IoContext, Result};
 use crate::id::ContentHash;
 use crate::locator::Locator;

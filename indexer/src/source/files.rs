@@ -7,7 +7,7 @@ use super::walk::Walk;
 use super::{
     Block, Content, Entry, Loaded, Loads, Scope, ScopeState, Source, read_file, sort_entries, stamp,
 };
-use crate::catalog::Payload;
+use crate::record::Payload;
 use crate::error::{IndexerError, Result};
 use crate::locator::Locator;
 

@@ -11,7 +11,7 @@ use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchR
 use serde_json::Value;
 
 pub(super) use self::arrow::{failed, vectors};
-use crate::catalog::Payload;
+use crate::record::Payload;
 use crate::error::{IndexerError, IoContext, Result};
 
 /// Longest line of JSON.

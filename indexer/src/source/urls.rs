@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::rows::Rows;
 use super::{Block, Content, Entry, Loaded, Loads, Source, sort_entries};
-use crate::catalog::{FileStamp, Payload};
+use crate::record::{FileStamp, Payload};
 use crate::error::Result;
 use crate::fetch::{Downloads, FetchOptions, Fetcher};
 use crate::http::Fetched;

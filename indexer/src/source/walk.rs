@@ -6,7 +6,7 @@ use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use walkdir::WalkDir;
 
 use super::{Entry, SourceOptions, stamp};
-use crate::catalog::Payload;
+use crate::record::Payload;
 use crate::error::{IndexerError, Result};
 use crate::locator::Locator;
 

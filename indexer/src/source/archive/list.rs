@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::tar::{Damage, Seekable, Skip, TarMember, TarWalk};
 use super::zip::{self, ZipMember};
 use super::{open_gz, read_exactly};
-use crate::catalog::Payload;
+use crate::record::Payload;
 use crate::locator::ArchiveKind;
 use crate::source::{cannot_read, has_picture_extension, too_large};
 

@@ -8,7 +8,7 @@ use half::f16;
 use serde_json::Value;
 
 use super::Made;
-use crate::catalog::Payload;
+use crate::record::Payload;
 use crate::error::{IndexerError, IoContext, Result};
 use crate::source::cannot_read;
 use crate::source::rows::Rows;

@@ -11,7 +11,7 @@ use parquet::arrow::arrow_reader::{
 };
 
 use super::Made;
-use crate::catalog::Payload;
+use crate::record::Payload;
 use crate::error::{IndexerError, Result};
 use crate::source::rows::{Rows, failed, open_file, vectors};
 

@@ -11,7 +11,7 @@ use arrow_array::{Array, RecordBatch};
 use arrow_schema::DataType;
 use serde_json::Value;
 
-use crate::catalog::Payload;
+use crate::record::Payload;
 use crate::error::IndexerError;
 
 /// Whether the values of a column can be payload.

@@ -1,0 +1,252 @@
+//! The graphs of a collection: a large one that never changes while it is searched, a small one for
+//! what came later, and a list of rows in neither, which searches compare one by one.
+//!
+//! So a search is right whatever the graphs lack, opening waits for no insertion, and adding one
+//! image rewrites no large file.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use rayon::prelude::*;
+use roaring::RoaringBitmap;
+
+use super::hnsw::Graph;
+use super::snapshot::{self, Mode};
+use crate::error::Result;
+use crate::vectors::Rows;
+
+/// Rows added while searches wait; one takes about 0.3 ms.
+const ADDED_AT_ONCE: usize = 4;
+/// Share of the base that the tail may reach before both become a new base.
+const TAIL_SHARE: f64 = 0.2;
+/// Share of dead rows in the base from which on it is built anew.
+const DEAD_SHARE: f64 = 0.3;
+/// Rows looked at for the largest component.
+const SCALE_SAMPLE: usize = 2000;
+/// Candidates among which a row must be found with itself as the query, to count as reachable.
+const REACH: usize = 16;
+
+#[derive(Debug)]
+struct Base {
+    graph: Graph,
+    rows: u64,
+    unreachable: Vec<u32>,
+    checksum: u32,
+    /// Rows that were alive when it was built.
+    len: u64,
+}
+
+/// What searches use; cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Layers {
+    base: Arc<Base>,
+    tail: Option<Arc<RwLock<Graph>>>,
+    /// Rows below this are in the base, in the tail, or dead.
+    rows: u64,
+}
+
+impl Layers {
+    /// Opens the snapshots in a folder; `None` when the base is absent, damaged, or ahead of the
+    /// rows there are, which a restored backup can make it.
+    pub(crate) fn open(folder: &Path, dim: usize, rows: u64) -> Result<Option<Self>> {
+        let opened = snapshot::open(&base_path(folder), dim, Mode::View)?;
+        let Some((header, graph, checksum)) = opened.filter(|(header, ..)| header.rows <= rows)
+        else {
+            return Ok(None);
+        };
+        let len = (graph.len() + header.unreachable.len()) as u64;
+        let base =
+            Base { graph, rows: header.rows, unreachable: header.unreachable, checksum, len };
+        let mut layers = Self { rows: base.rows, base: Arc::new(base), tail: None };
+        let tail = snapshot::open(&tail_path(folder), dim, Mode::Grow)?;
+        if let Some((header, graph, _)) = tail
+            && header.base == Some(checksum)
+            && header.rows <= rows
+        {
+            layers.rows = header.rows;
+            layers.tail = Some(Arc::new(RwLock::new(graph)));
+        }
+        Ok(Some(layers))
+    }
+
+    /// Builds a base of all rows alive and writes it. Every row is then looked for; those that are
+    /// not found are kept in a tail.
+    pub(crate) fn build(folder: &Path, vectors: &Rows, alive: &RoaringBitmap) -> Result<Self> {
+        let graph = Graph::new(vectors.dim(), largest_component(vectors, alive)?)?;
+        Self::grown(folder, graph, vectors, alive, alive.iter().collect())
+    }
+
+    fn grown(
+        folder: &Path,
+        mut graph: Graph,
+        vectors: &Rows,
+        alive: &RoaringBitmap,
+        new: Vec<u32>,
+    ) -> Result<Self> {
+        graph.build(&new, &|row| Ok(vectors.checked(u64::from(row))?.1))?;
+        let unreachable = unreachable(&graph, vectors, &alive.iter().collect::<Vec<_>>())?;
+        let rows = vectors.len();
+        let path = base_path(folder);
+        let checksum = snapshot::save(&path, &graph, rows, unreachable.clone(), None)?;
+        drop(graph);
+        let opened = snapshot::open(&path, vectors.dim(), Mode::View)?;
+        let graph = opened.map(|(_, graph, _)| graph).ok_or_else(|| {
+            crate::error::IndexerError::Damaged {
+                path: path.clone(),
+                reason: "it was written and cannot be read back; check the disk".to_owned(),
+            }
+        })?;
+        let base = Base { graph, rows, unreachable, checksum, len: alive.len() };
+        let mut layers = Self { rows, base: Arc::new(base), tail: None };
+        // The old tail went with the old base.
+        match std::fs::remove_file(tail_path(folder)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                tracing::warn!("{}: {error}", tail_path(folder).display());
+            }
+            _ => {}
+        }
+        layers.add_unreachable(vectors)?;
+        Ok(layers)
+    }
+
+    fn add_unreachable(&mut self, vectors: &Rows) -> Result<()> {
+        let base = Arc::clone(&self.base);
+        self.add(vectors, base.unreachable.iter().copied())
+    }
+
+    /// Rows below this need not be compared one by one.
+    pub(crate) fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// Brings the tail up to date with the rows alive; searches go on meanwhile.
+    pub(crate) fn extend(&mut self, vectors: &Rows, alive: &RoaringBitmap) -> Result<()> {
+        if self.tail.is_none() && self.rows == self.base.rows {
+            self.add_unreachable(vectors)?;
+        }
+        let from = u32::try_from(self.rows).unwrap_or(u32::MAX);
+        self.add(vectors, alive.range(from..))?;
+        self.rows = vectors.len();
+        Ok(())
+    }
+
+    fn add(&mut self, vectors: &Rows, rows: impl Iterator<Item = u32>) -> Result<()> {
+        let mut rows = rows.peekable();
+        while rows.peek().is_some() {
+            let mut slice = Vec::with_capacity(ADDED_AT_ONCE);
+            for row in rows.by_ref().take(ADDED_AT_ONCE) {
+                slice.push((row, vectors.checked(u64::from(row))?.1));
+            }
+            let tail = match &self.tail {
+                Some(tail) => Arc::clone(tail),
+                None => {
+                    let graph = Graph::new(vectors.dim(), self.base.graph.scale())?;
+                    let tail = Arc::new(RwLock::new(graph));
+                    self.tail = Some(Arc::clone(&tail));
+                    tail
+                }
+            };
+            tail.write().unwrap_or_else(PoisonError::into_inner).add(&slice)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the tail; or, when it has grown large or many rows have died, a new base.
+    pub(crate) fn save(
+        &mut self,
+        folder: &Path,
+        vectors: &Rows,
+        alive: &RoaringBitmap,
+    ) -> Result<()> {
+        let in_base = alive.rank(u32::try_from(self.base.rows.max(1) - 1).unwrap_or(u32::MAX));
+        let dead = self.base.len.saturating_sub(in_base);
+        let in_tail = self.tail_len() as u64;
+        let share = |part: u64| part as f64 / self.base.len.max(1) as f64;
+        if share(dead) > DEAD_SHARE {
+            *self = Self::build(folder, vectors, alive)?;
+        } else if share(in_tail) > TAIL_SHARE {
+            let opened = snapshot::open(&base_path(folder), vectors.dim(), Mode::Grow)?;
+            *self = match opened {
+                Some((header, graph, _)) => {
+                    let mut new: RoaringBitmap =
+                        alive.range(u32::try_from(header.rows).unwrap_or(u32::MAX)..).collect();
+                    // Unreachable rows are in the graph; new links will reach most of them.
+                    new -= RoaringBitmap::from_iter(header.unreachable);
+                    Self::grown(folder, graph, vectors, alive, new.iter().collect())?
+                }
+                None => Self::build(folder, vectors, alive)?,
+            };
+        }
+        if let Some(tail) = &self.tail {
+            let tail = tail.read().unwrap_or_else(PoisonError::into_inner);
+            let base = Some(self.base.checksum);
+            snapshot::save(&tail_path(folder), &tail, self.rows, Vec::new(), base)?;
+        }
+        Ok(())
+    }
+
+    fn tail_len(&self) -> usize {
+        let len = |tail: &Arc<RwLock<Graph>>| {
+            tail.read().unwrap_or_else(PoisonError::into_inner).len()
+        };
+        self.tail.as_ref().map_or(0, len)
+    }
+
+    /// About the `k` rows of each graph nearest to a query, in no order; dead ones may be among them
+    /// unless `accept` says no.
+    pub(crate) fn candidates(
+        &self,
+        query: &[f32],
+        k: usize,
+        accept: Option<&(dyn Fn(u32) -> bool + Sync)>,
+    ) -> Result<Vec<u32>> {
+        let mut rows = self.base.graph.candidates(query, k, accept)?;
+        if let Some(tail) = &self.tail {
+            let tail = tail.read().unwrap_or_else(PoisonError::into_inner);
+            rows.extend(tail.candidates(query, k, accept)?);
+        }
+        // A row that was unreachable when the base was made is in both.
+        rows.sort_unstable();
+        rows.dedup();
+        Ok(rows)
+    }
+}
+
+/// Rows that a search with themselves as the query does not find, unless as many others are as
+/// similar.
+fn unreachable(graph: &Graph, vectors: &Rows, rows: &[u32]) -> Result<Vec<u32>> {
+    let missed = |&row: &u32| {
+        let (_, vector) = vectors.checked(u64::from(row))?;
+        let found = graph.candidates(&vector, REACH, None)?;
+        if found.contains(&row) {
+            return Ok(None);
+        }
+        let others = vectors.gather(found.iter().copied())?;
+        let equal = others
+            .chunks_exact(vectors.dim())
+            .filter(|other| engine::kernels::dot(&vector, other) > 0.9999)
+            .count();
+        Ok((equal < REACH).then_some(row))
+    };
+    let missed: Vec<Option<u32>> = rows.par_iter().map(missed).collect::<Result<_>>()?;
+    Ok(missed.into_iter().flatten().collect())
+}
+
+/// Largest component of a sample, a little enlarged.
+fn largest_component(vectors: &Rows, alive: &RoaringBitmap) -> Result<f32> {
+    let step = (alive.len() as usize / SCALE_SAMPLE).max(1);
+    let mut largest = f32::MIN_POSITIVE;
+    for row in alive.iter().step_by(step) {
+        let (_, vector) = vectors.checked(u64::from(row))?;
+        largest = vector.iter().fold(largest, |max, value| max.max(value.abs()));
+    }
+    Ok(largest)
+}
+
+fn base_path(folder: &Path) -> PathBuf {
+    folder.join("base.hnsw")
+}
+
+fn tail_path(folder: &Path) -> PathBuf {
+    folder.join("tail.hnsw")
+}

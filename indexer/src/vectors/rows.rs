@@ -1,0 +1,126 @@
+//! Committed rows as readers see them: memory-mapped, immutable, cheap to clone.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use engine::kernels::dot;
+use half::f16;
+use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
+use memmap2::Mmap;
+
+use super::{HEADER_BYTES, Precision, ROWS_PER_SHARD, damaged, shard_name};
+use crate::error::Result;
+use crate::id::ImageId;
+
+/// Rows `0..len` of a collection's shards.
+#[derive(Clone, Debug)]
+pub(crate) struct Rows {
+    pub(super) folder: Arc<Path>,
+    pub(super) dim: usize,
+    pub(super) precision: Precision,
+    pub(super) shards: Vec<Arc<Mmap>>,
+    pub(super) len: u64,
+}
+
+impl Rows {
+    /// Number of rows, dead ones too.
+    pub(crate) fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Values in a row.
+    pub(crate) fn dim(&self) -> usize {
+        self.dim
+    }
+
+    /// The image a row was written for, without checking the row's checksum.
+    pub(crate) fn id(&self, row: u64) -> Result<ImageId> {
+        let bytes = self.bytes(row)?;
+        let id = bytes.first_chunk::<8>().map_or(u64::MAX, |id| u64::from_le_bytes(*id));
+        Ok(ImageId(id))
+    }
+
+    /// Image and embedding of a row, after checking its checksum.
+    pub(crate) fn checked(&self, row: u64) -> Result<(ImageId, Vec<f32>)> {
+        let bytes = self.bytes(row)?;
+        let (body, crc) = bytes.split_at(bytes.len() - 4);
+        if crc32fast::hash(body).to_le_bytes() != crc {
+            let path = self.folder.join(shard_name((row / ROWS_PER_SHARD) as usize, self.precision));
+            return Err(damaged(
+                &path,
+                format!("row {row} fails its checksum; run `akin collection check --repair`"),
+            ));
+        }
+        let mut values = vec![0.0; self.dim];
+        self.decode(bytes, &mut values);
+        Ok((self.id(row)?, values))
+    }
+
+    /// The embedding of a row, after checking its checksum and that it belongs to `id`.
+    pub(crate) fn read(&self, row: u64, id: ImageId) -> Result<Vec<f32>> {
+        match self.checked(row)? {
+            (found, values) if found == id => Ok(values),
+            (found, _) => Err(damaged(
+                &self.folder,
+                format!("row {row} belongs to image {found}, not to image {id}"),
+            )),
+        }
+    }
+
+    /// Dot product of a query with each of `rows`, without checking checksums.
+    pub(crate) fn dot_products(
+        &self,
+        query: &[f32],
+        rows: impl Iterator<Item = u32>,
+        mut visit: impl FnMut(u32, f32),
+    ) -> Result<()> {
+        let mut values = vec![0.0; self.dim];
+        for row in rows {
+            self.decode(self.bytes(u64::from(row))?, &mut values);
+            visit(row, dot(query, &values));
+        }
+        Ok(())
+    }
+
+    /// Embeddings of `rows`, one after the other, without checking checksums.
+    pub(crate) fn gather(&self, rows: impl Iterator<Item = u32>) -> Result<Vec<f32>> {
+        let mut out = Vec::new();
+        for row in rows {
+            let start = out.len();
+            out.resize(start + self.dim, 0.0);
+            self.decode(self.bytes(u64::from(row))?, &mut out[start..]);
+        }
+        Ok(out)
+    }
+
+    fn bytes(&self, row: u64) -> Result<&[u8]> {
+        let stride = self.precision.stride(self.dim);
+        let start = HEADER_BYTES as usize + (row % ROWS_PER_SHARD) as usize * stride;
+        let shard = self.shards.get((row / ROWS_PER_SHARD) as usize).filter(|_| row < self.len);
+        shard
+            .and_then(|map| map.get(start..start + stride))
+            .ok_or_else(|| damaged(&self.folder, format!("row {row} is missing")))
+    }
+
+    fn decode(&self, row: &[u8], values: &mut [f32]) {
+        let body = &row[8..row.len() - 4];
+        match self.precision {
+            Precision::F32 => {
+                for (value, bytes) in values.iter_mut().zip(body.as_chunks::<4>().0) {
+                    *value = f32::from_le_bytes(*bytes);
+                }
+            }
+            Precision::F16 => match bytemuck::try_cast_slice::<u8, u16>(body) {
+                // Rows start at even addresses, so that this is the usual way.
+                Ok(bits) if cfg!(target_endian = "little") => {
+                    bits.reinterpret_cast::<f16>().convert_to_f32_slice(values);
+                }
+                _ => {
+                    for (value, bytes) in values.iter_mut().zip(body.as_chunks::<2>().0) {
+                        *value = f16::from_le_bytes(*bytes).to_f32();
+                    }
+                }
+            },
+        }
+    }
+}
