@@ -15,8 +15,8 @@ use std::sync::Arc;
 use engine::{Embedding, ModelIdentity};
 use roaring::RoaringBitmap;
 
-pub use self::layout::{CollectionSummary, Collections, CreateOptions};
 use self::layout::Lock;
+pub use self::layout::{CollectionSummary, Collections, CreateOptions};
 pub use self::view::{Hit, Near, Reader, View};
 use crate::ann::Layers;
 use crate::background;
@@ -116,7 +116,9 @@ impl Collection {
         let Some(state) = self.pending.path(path) else { return self.catalog.known(path) };
         Ok(match state.map(|seen| seen.kind) {
             Some(SeenKind::Image(id)) => self.record(id)?.map(|record| Known::Image(id, record)),
-            Some(SeenKind::Failed) => self.pending.failure(path).flatten().cloned().map(Known::Failed),
+            Some(SeenKind::Failed) => {
+                self.pending.failure(path).flatten().cloned().map(Known::Failed)
+            }
             None => None,
         })
     }

@@ -150,8 +150,11 @@ pub fn ingest_sources(
     cancel: &AtomicBool,
 ) -> Result<IngestReport> {
     collection.check_model(embedder.identity())?;
-    let run = Run::new(collection, Some(embedder), metadata, options, on_event, cancel);
-    run.all(sources.iter_mut().map(|source| &mut **source))
+    let mut run = Run::new(collection, Some(embedder), metadata, options, on_event, cancel);
+    for source in sources {
+        run.source(&mut **source)?;
+    }
+    run.end()
 }
 
 /// Brings a collection up to date with embeddings that were computed elsewhere.
@@ -172,8 +175,9 @@ pub fn ingest_embeddings(
         return Err(IndexerError::Dimension { got, expected });
     }
     collection.check_model(source.identity())?;
-    let run = Run::new(collection, None, metadata, options, on_event, cancel);
-    run.all(std::iter::once(source as &mut dyn Source))
+    let mut run = Run::new(collection, None, metadata, options, on_event, cancel);
+    run.source(source)?;
+    run.end()
 }
 
 /// One run over some sources.
@@ -203,16 +207,15 @@ impl<'a> Run<'a> {
         Self { collection, embedder, metadata, options, on_event, cancel, report, last_commit }
     }
 
-    fn all<'s>(
-        mut self,
-        sources: impl Iterator<Item = &'s mut dyn Source>,
-    ) -> Result<IngestReport> {
-        for source in sources {
-            while !self.cancelled() {
-                let Some(block) = source.next_block(self.cancel)? else { break };
-                self.block(source, block)?;
-            }
+    fn source(&mut self, source: &mut dyn Source) -> Result<()> {
+        while !self.cancelled() {
+            let Some(block) = source.next_block(self.cancel)? else { break };
+            self.block(source, block)?;
         }
+        Ok(())
+    }
+
+    fn end(mut self) -> Result<IngestReport> {
         if !self.options.dry_run {
             self.collection.finish()?;
         }

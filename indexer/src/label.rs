@@ -6,11 +6,11 @@ use std::sync::atomic::AtomicBool;
 use engine::DinoEmbedder;
 use engine::probe::{Head, Prediction};
 
-use crate::record::{Payload, Record};
 use crate::collection::{Collection, describe};
 use crate::error::{IndexerError, Result};
 use crate::id::ImageId;
 use crate::pipeline::{self, Outcome, Skipped};
+use crate::record::{Payload, Record};
 use crate::source::SourceFile;
 
 /// Payload entry with the class name.

@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use self::table::PayloadTable;
-use crate::record::Payload;
 use crate::error::Result;
 use crate::id::ContentHash;
 use crate::locator::{Locator, LocatorKind};
+use crate::record::Payload;
 use crate::source::read_file;
 
 /// Most bytes, as JSON, that are attached to one image.

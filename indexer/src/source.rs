@@ -17,6 +17,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::UNIX_EPOCH;
 
+use sha2::{Digest, Sha256};
+
 pub use self::archive::ArchiveSource;
 pub use self::embeddings::{EmbeddingOptions, EmbeddingSource};
 pub use self::files::{FileSource, Touched};
@@ -24,11 +26,11 @@ pub use self::list::{ListFile, read_list};
 pub(crate) use self::rows::Rows;
 pub use self::urls::{UrlOptions, UrlSource};
 use self::walk::Walk;
-use crate::record::{FileStamp, Payload};
 use crate::error::{IndexerError, Result};
 use crate::fetch::FetchOptions;
 use crate::id::ContentHash;
 use crate::locator::{ArchiveKind, Locator, LocatorKind, is_url};
+use crate::record::{FileStamp, Payload};
 
 /// A file that may be a picture.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -333,6 +335,12 @@ pub fn has_picture_extension(path: &Path) -> bool {
 fn sort_entries(entries: &mut Vec<Entry>) {
     entries.sort_by(|a, b| a.locator.as_bytes().cmp(b.locator.as_bytes()));
     entries.dedup_by(|a, b| a.locator.as_bytes() == b.locator.as_bytes());
+}
+
+/// Sixteen bytes that tell names apart, for knowing those that come twice in a long table.
+fn short_hash(name: &[u8]) -> u128 {
+    let digest = Sha256::digest(name);
+    digest.iter().take(16).fold(0, |hash, &byte| hash << 8 | u128::from(byte))
 }
 
 #[cfg(test)]

@@ -75,12 +75,7 @@ pub(crate) struct Vectors {
 
 impl Vectors {
     /// Opens all shards and cuts off what follows `rows`, which no commit knows of.
-    pub(crate) fn open(
-        folder: &Path,
-        dim: usize,
-        precision: Precision,
-        rows: u64,
-    ) -> Result<Self> {
+    pub(crate) fn open(folder: &Path, dim: usize, precision: Precision, rows: u64) -> Result<Self> {
         std::fs::create_dir_all(folder).io("create", folder)?;
         let mut vectors =
             Self { folder: Arc::from(folder), dim, precision, rows: 0, shards: Vec::new() };

@@ -16,7 +16,7 @@ use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 
 use self::pending::Pending;
 use crate::error::{IndexerError, Result};
-use crate::source::Touched;
+use crate::source::{self, FileSource, Source, SourceOptions, Touched};
 
 /// How soon what was touched is handed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +53,25 @@ pub struct Batch {
     pub rescan: Vec<PathBuf>,
 }
 
-/// Folders, and files, being watched.
+impl Batch {
+    /// What to list again, as sources. A folder that has vanished is left alone: what it held is
+    /// kept until it is back, or until it is indexed with `--prune`.
+    ///
+    /// # Errors
+    /// A pattern of the options is wrong.
+    pub fn sources(&self, options: &SourceOptions) -> Result<Vec<Box<dyn Source>>> {
+        let mut sources: Vec<Box<dyn Source>> = Vec::new();
+        if !self.touched.is_empty() {
+            sources.push(Box::new(FileSource::of_touched(&self.touched, options)?));
+        }
+        for root in self.rescan.iter().filter(|root| root.exists()) {
+            sources.extend(source::open(std::slice::from_ref(root), options)?);
+        }
+        Ok(sources)
+    }
+}
+
+/// Folders being watched.
 pub struct Watch {
     watcher: RecommendedWatcher,
     events: Receiver<notify::Result<Event>>,

@@ -8,7 +8,8 @@ use engine::{Embedder, Embedding, RgbImage, decode};
 use image::Rgb;
 use indexer::pipeline::Skipped;
 use indexer::{
-    Collection, Collections, CreateOptions, Hit, IndexerError, IngestEvent, IngestOptions, IngestReport, ingest,
+    Collection, Collections, CreateOptions, Hit, IndexerError, IngestEvent, IngestOptions,
+    IngestReport, ingest,
 };
 
 struct Case {

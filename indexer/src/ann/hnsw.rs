@@ -91,9 +91,7 @@ impl Graph {
             return Ok(());
         }
         let capacity = wanted.max(2 * self.index.capacity());
-        self.index
-            .reserve_capacity_and_threads(capacity, self.threads)
-            .map_err(|error| ann(&error))
+        self.index.reserve_capacity_and_threads(capacity, self.threads).map_err(|error| ann(&error))
     }
 
     /// Adds rows, one after the other.

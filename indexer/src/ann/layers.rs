@@ -186,9 +186,8 @@ impl Layers {
     }
 
     fn tail_len(&self) -> usize {
-        let len = |tail: &Arc<RwLock<Graph>>| {
-            tail.read().unwrap_or_else(PoisonError::into_inner).len()
-        };
+        let len =
+            |tail: &Arc<RwLock<Graph>>| tail.read().unwrap_or_else(PoisonError::into_inner).len();
         self.tail.as_ref().map_or(0, len)
     }
 

@@ -46,8 +46,7 @@ pub(super) fn save(
     unreachable: Vec<u32>,
     base: Option<u32>,
 ) -> Result<u32> {
-    let header =
-        Header { dim: graph.dim(), m: M, scale: graph.scale(), rows, unreachable, base };
+    let header = Header { dim: graph.dim(), m: M, scale: graph.scale(), rows, unreachable, base };
     let header = serde_json::to_vec(&header).unwrap_or_default();
     let mut front = Vec::from(MAGIC);
     front.extend((header.len() as u32).to_le_bytes());

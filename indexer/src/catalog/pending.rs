@@ -74,4 +74,3 @@ impl Pending {
         self.len += 1;
     }
 }
-

@@ -280,8 +280,12 @@ mod tests {
         let mut found: Vec<String> =
             scalars(&payload).iter().map(|(field, scalar)| format!("{field} {scalar:?}")).collect();
         found.sort();
-        let expected =
-            ["exif.flash Bool(false)", "exif.iso Number(100.0)", "tags Text(\"x\")", "tags Text(\"y\")"];
+        let expected = [
+            "exif.flash Bool(false)",
+            "exif.iso Number(100.0)",
+            "tags Text(\"x\")",
+            "tags Text(\"y\")",
+        ];
         assert_eq!(found, expected);
         assert_eq!(keys(&payload).len(), 4);
     }

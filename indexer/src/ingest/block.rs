@@ -9,13 +9,13 @@ use engine::{Embedding, Pixels};
 use super::gone::Gone;
 use super::plan::Priors;
 use super::{IngestEvent, Run};
-use crate::record::{Failure, FileStamp, Payload, Record};
 use crate::collection::NewImage;
 use crate::error::{IndexerError, Result};
 use crate::id::{ContentHash, ImageId};
 use crate::locator::Locator;
 use crate::metadata::merge;
 use crate::pipeline::{self, Picture, Skipped, Step};
+use crate::record::{Failure, FileStamp, Payload, Record};
 use crate::source::{Content, Entry, Loaded, Source, VectorRow};
 
 /// What became of an entry on a worker thread.

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use super::{HeldBack, Tallies};
-use crate::record::{Record, SeenKind};
 use crate::collection::Collection;
 use crate::error::Result;
 use crate::id::{ContentHash, ImageId};
 use crate::locator::Locator;
+use crate::record::{Record, SeenKind};
 use crate::source::{Scope, ScopeState};
 
 /// So many may go at once without a question; more only if they are not most of what is known.

@@ -6,12 +6,12 @@ use std::path::Path;
 
 use super::gone::{GoneImage, Tally};
 use super::{Run, Tallies};
-use crate::record::{Known, Record, Seen, SeenKind};
 use crate::collection::Collection;
 use crate::error::Result;
 use crate::id::ImageId;
 use crate::locator::{Locator, LocatorKind};
 use crate::pipeline::Skipped;
+use crate::record::{Known, Record, Seen, SeenKind};
 use crate::source::{Block, Entry, Scope, ScopeState, no_such};
 
 /// From this many entries outside of listed folders on, all that is known under their common path

@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde_json::Value;
 
 use super::{Unmatched, check_size};
-use crate::record::Payload;
 use crate::error::{IndexerError, Result};
 use crate::id::ContentHash;
 use crate::locator::{Locator, LocatorKind, bytes_to_path, is_url};
+use crate::record::Payload;
 use crate::source::Rows;
 
 /// Columns that are looked for when none is named.

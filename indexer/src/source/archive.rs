@@ -20,9 +20,9 @@ use super::walk::Walk;
 use super::{
     Block, Content, Entry, Loaded, Loads, Scope, ScopeState, Source, cannot_read, stamp, too_large,
 };
-use crate::record::FileStamp;
 use crate::error::{IoContext, Result};
 use crate::locator::{ArchiveKind, Locator, bytes_to_path};
+use crate::record::FileStamp;
 
 /// Members of a compressed archive that wait together, by number and by bytes.
 const LOAD_MEMBERS: usize = 64;

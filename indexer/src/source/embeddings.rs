@@ -4,7 +4,7 @@
 mod npy;
 mod parquet;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -13,11 +13,13 @@ use serde_json::Value;
 
 use self::npy::NpyFile;
 use self::parquet::ParquetFile;
-use super::{Block, Content, Entry, Loaded, Loads, Source, VectorRow, sort_entries, stamp};
-use crate::record::{FileStamp, Payload};
+use super::{
+    Block, Content, Entry, Loaded, Loads, Source, VectorRow, short_hash, sort_entries, stamp,
+};
 use crate::error::{IndexerError, IoContext, Result};
 use crate::id::ContentHash;
 use crate::locator::Locator;
+use crate::record::{FileStamp, Payload};
 
 /// Rows listed together.
 const BLOCK_ROWS: usize = 10_000;
@@ -50,6 +52,7 @@ pub struct EmbeddingSource {
     rows: u64,
     /// What the rows of the latest block say about their pictures, by place.
     about: BTreeMap<u64, About>,
+    seen: HashSet<u128>,
     done: bool,
 }
 
@@ -130,6 +133,7 @@ impl EmbeddingSource {
             stamp,
             rows: 0,
             about: BTreeMap::new(),
+            seen: HashSet::new(),
             done: false,
         })
     }
@@ -188,7 +192,9 @@ impl Source for EmbeddingSource {
             match row {
                 Ok(row) => {
                     let entry = self.entry(self.rows, row);
-                    block.entries.push(entry);
+                    if self.seen.insert(short_hash(entry.locator.as_bytes())) {
+                        block.entries.push(entry);
+                    }
                 }
                 Err(reason) => {
                     let name = format!("{}: row {}", self.path.display(), self.rows);

@@ -7,9 +7,9 @@ use super::walk::Walk;
 use super::{
     Block, Content, Entry, Loaded, Loads, Scope, ScopeState, Source, read_file, sort_entries, stamp,
 };
-use crate::record::Payload;
 use crate::error::{IndexerError, Result};
 use crate::locator::Locator;
+use crate::record::Payload;
 
 /// Files handed to the readers at once.
 const READ_BLOCK: usize = 64;

@@ -11,8 +11,8 @@ use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchR
 use serde_json::Value;
 
 pub(super) use self::arrow::{failed, vectors};
-use crate::record::Payload;
 use crate::error::{IndexerError, IoContext, Result};
+use crate::record::Payload;
 
 /// Longest line of JSON.
 const MAX_LINE: u64 = 1 << 20;

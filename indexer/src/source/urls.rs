@@ -5,15 +5,14 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
 use super::rows::Rows;
-use super::{Block, Content, Entry, Loaded, Loads, Source, sort_entries};
-use crate::record::{FileStamp, Payload};
+use super::{Block, Content, Entry, Loaded, Loads, Source, short_hash, sort_entries};
 use crate::error::Result;
 use crate::fetch::{Downloads, FetchOptions, Fetcher};
 use crate::http::Fetched;
 use crate::locator::{Locator, is_url};
+use crate::record::{FileStamp, Payload};
 
 /// Columns that are looked for when none is named.
 const URL_COLUMNS: &[&str] = &["url", "URL", "image_url"];
@@ -155,7 +154,7 @@ impl Source for UrlSource {
                     continue;
                 }
             };
-            if !self.seen.insert(short_hash(&url)) {
+            if !self.seen.insert(short_hash(url.as_bytes())) {
                 continue;
             }
             block.entries.push(Entry {
@@ -222,9 +221,4 @@ impl Iterator for Downloaded<'_> {
         }
         (!block.is_empty()).then_some(block)
     }
-}
-
-fn short_hash(url: &str) -> u128 {
-    let digest = Sha256::digest(url.as_bytes());
-    digest.iter().take(16).fold(0, |hash, &byte| hash << 8 | u128::from(byte))
 }

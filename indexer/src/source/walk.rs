@@ -6,9 +6,9 @@ use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use walkdir::WalkDir;
 
 use super::{Entry, SourceOptions, stamp};
-use crate::record::Payload;
 use crate::error::{IndexerError, Result};
 use crate::locator::Locator;
+use crate::record::Payload;
 
 /// What of a folder is listed.
 #[derive(Clone, Debug)]

@@ -45,7 +45,8 @@ impl Rows {
         let bytes = self.bytes(row)?;
         let (body, crc) = bytes.split_at(bytes.len() - 4);
         if crc32fast::hash(body).to_le_bytes() != crc {
-            let path = self.folder.join(shard_name((row / ROWS_PER_SHARD) as usize, self.precision));
+            let path =
+                self.folder.join(shard_name((row / ROWS_PER_SHARD) as usize, self.precision));
             return Err(damaged(
                 &path,
                 format!("row {row} fails its checksum; run `akin collection check --repair`"),

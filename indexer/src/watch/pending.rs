@@ -66,7 +66,9 @@ impl Pending {
                 }
             }
         }
-        at_rest.iter().for_each(|path| drop(self.paths.remove(path)));
+        for path in &at_rest {
+            self.paths.remove(path);
+        }
         self.first = self.paths.values().min().copied();
         (!at_rest.is_empty()).then_some(at_rest)
     }

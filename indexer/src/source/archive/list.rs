@@ -11,8 +11,8 @@ use serde_json::Value;
 use super::tar::{Damage, Seekable, Skip, TarMember, TarWalk};
 use super::zip::{self, ZipMember};
 use super::{open_gz, read_exactly};
-use crate::record::Payload;
 use crate::locator::ArchiveKind;
+use crate::record::Payload;
 use crate::source::{cannot_read, has_picture_extension, too_large};
 
 /// Largest member that is read as something said about a picture.

@@ -31,7 +31,7 @@ pub(crate) struct Damage {
 }
 
 /// Moves forward in what is read.
-pub(super) trait Skip: Read {
+pub(in crate::source) trait Skip: Read {
     /// Leaves out exactly so many bytes; fewer are an error.
     fn skip(&mut self, bytes: u64) -> io::Result<()>;
 }
@@ -64,7 +64,7 @@ impl<R: Read + Seek> Skip for Seekable<R> {
 }
 
 /// A stream: skipping is reading.
-pub(super) struct Stream<R>(pub(super) R);
+pub(in crate::source) struct Stream<R>(pub(super) R);
 
 impl<R: Read> Read for Stream<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -80,7 +80,7 @@ impl<R: Read> Skip for Stream<R> {
 }
 
 /// A walk over the regular files of an archive.
-pub(super) struct TarWalk<R> {
+pub(in crate::source) struct TarWalk<R> {
     reader: R,
     /// Bytes consumed.
     position: u64,

@@ -6,7 +6,7 @@ use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use flate2::read::DeflateDecoder;
-use zip::{CompressionMethod, HasZipMetadata, ZipArchive};
+use zip::{CompressionMethod, ZipArchive};
 
 use super::read_exactly;
 use super::tar::Damage;

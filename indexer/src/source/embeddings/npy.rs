@@ -1,15 +1,15 @@
 //! NumPy arrays of vectors, with what a JSON-lines file beside them says about the rows.
 
 use std::fs::File;
-use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::io::{BufReader, Read, Seek};
 use std::path::{Path, PathBuf};
 
 use half::f16;
 use serde_json::Value;
 
 use super::Made;
-use crate::record::Payload;
 use crate::error::{IndexerError, IoContext, Result};
+use crate::record::Payload;
 use crate::source::cannot_read;
 use crate::source::rows::Rows;
 

@@ -11,8 +11,8 @@ use parquet::arrow::arrow_reader::{
 };
 
 use super::Made;
-use crate::record::Payload;
 use crate::error::{IndexerError, Result};
+use crate::record::Payload;
 use crate::source::rows::{Rows, failed, open_file, vectors};
 
 /// Vectors decoded together.

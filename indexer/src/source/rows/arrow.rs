@@ -11,8 +11,8 @@ use arrow_array::{Array, RecordBatch};
 use arrow_schema::DataType;
 use serde_json::Value;
 
-use crate::record::Payload;
 use crate::error::IndexerError;
+use crate::record::Payload;
 
 /// Whether the values of a column can be payload.
 pub(super) fn is_plain(kind: &DataType) -> bool {
