@@ -2,6 +2,7 @@
 
 mod cli;
 mod demo;
+mod index;
 mod probe;
 mod support;
 mod tidy;
