@@ -1,5 +1,6 @@
 //! The command line, as typed.
 
+mod bench;
 mod index;
 mod probe;
 mod ssl;
@@ -10,6 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use engine::decode::IccPolicy;
 use engine::{ModelOptions, Pooling, Preprocess, vit::PosEmbedRule};
 
+pub use self::bench::{BenchCommand, BenchIndexArgs, BenchSearchArgs};
 pub use self::index::{DownloadArgs, IndexArgs, PayloadArgs};
 pub use self::probe::{EvalLinearArgs, FitArgs, LabelArgs, MethodArg, ProbeArgs, ScaleArg, YesNo};
 pub use self::ssl::{ArchArg, BackboneArgs, CentringArg, SslArgs};
@@ -77,6 +79,9 @@ pub enum Command {
     /// Get and check models
     #[command(subcommand)]
     Model(ModelCommand),
+    /// Measure speed on this machine
+    #[command(subcommand)]
+    Bench(BenchCommand),
     /// Look at collections
     #[command(subcommand)]
     Collection(CollectionCommand),

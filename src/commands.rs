@@ -1,5 +1,6 @@
 //! One file per command: validated arguments in, one library call, output.
 
+pub mod bench;
 pub mod collection;
 pub mod demo;
 pub mod embed;

@@ -3,6 +3,7 @@
 mod args;
 mod outcome;
 mod settings;
+mod usage;
 mod progress;
 mod plot;
 mod embedder;
@@ -34,6 +35,7 @@ fn run(cli: Cli) -> Outcome {
         Command::Eval(command) => commands::eval::run(&settings, &command),
         Command::Train(command) => commands::train::run(&settings, &command),
         Command::Model(command) => commands::model::run(&settings, &command),
+        Command::Bench(command) => commands::bench::run(&settings, &command),
         Command::Collection(command) => commands::collection::run(&settings, &command),
     }
 }

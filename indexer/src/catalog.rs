@@ -63,7 +63,9 @@ impl Catalog {
     pub(crate) fn open(folder: &Path) -> Result<Self> {
         std::fs::create_dir_all(folder).io("create", folder)?;
         remove_unfinished_snapshots(folder)?;
+        // Every commit flushes; a flush in between would only write more often.
         let config = sled::Config::new().path(folder).cache_capacity(64 << 20);
+        let config = config.flush_every_ms(None);
         let opened = std::panic::catch_unwind(AssertUnwindSafe(|| config.open()));
         let db = opened
             .map_err(|_| IndexerError::Damaged {

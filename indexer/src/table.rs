@@ -3,6 +3,7 @@
 //! Both are written beside their final name and renamed when complete.
 
 mod npy;
+mod npy_reader;
 mod parquet;
 
 use std::path::Path;
@@ -10,6 +11,7 @@ use std::path::Path;
 use engine::ModelIdentity;
 
 use self::npy::NpyTable;
+pub use self::npy_reader::NpyReader;
 use self::parquet::ParquetTable;
 use crate::error::{IndexerError, Result};
 use crate::id::ContentHash;

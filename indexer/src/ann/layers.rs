@@ -41,8 +41,10 @@ struct Base {
 pub(crate) struct Layers {
     base: Arc<Base>,
     tail: Option<Arc<RwLock<Graph>>>,
-    /// Rows below this are in the base, in the tail, or dead.
+    /// Rows below this are in the base, in the tail, dead, or loose.
     rows: u64,
+    /// Rows that neither graph leads to.
+    loose: RoaringBitmap,
 }
 
 impl Layers {
@@ -57,13 +59,15 @@ impl Layers {
         let len = (graph.len() + header.unreachable.len()) as u64;
         let base =
             Base { graph, rows: header.rows, unreachable: header.unreachable, checksum, len };
-        let mut layers = Self { rows: base.rows, base: Arc::new(base), tail: None };
+        let loose = RoaringBitmap::from_iter(&base.unreachable);
+        let mut layers = Self { rows: base.rows, base: Arc::new(base), tail: None, loose };
         let tail = snapshot::open(&tail_path(folder), dim, Mode::Grow)?;
         if let Some((header, graph, _)) = tail
             && header.base == Some(checksum)
             && header.rows <= rows
         {
             layers.rows = header.rows;
+            layers.loose = RoaringBitmap::from_iter(header.unreachable);
             layers.tail = Some(Arc::new(RwLock::new(graph)));
         }
         Ok(Some(layers))
@@ -97,7 +101,8 @@ impl Layers {
             }
         })?;
         let base = Base { graph, rows, unreachable, checksum, len: alive.len() };
-        let mut layers = Self { rows, base: Arc::new(base), tail: None };
+        let mut layers =
+            Self { rows, base: Arc::new(base), tail: None, loose: RoaringBitmap::new() };
         // The old tail went with the old base.
         match std::fs::remove_file(tail_path(folder)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -111,12 +116,18 @@ impl Layers {
 
     fn add_unreachable(&mut self, vectors: &Rows) -> Result<()> {
         let base = Arc::clone(&self.base);
+        self.loose.clear();
         self.add(vectors, base.unreachable.iter().copied())
     }
 
     /// Rows below this need not be compared one by one.
     pub(crate) fn rows(&self) -> u64 {
         self.rows
+    }
+
+    /// Rows below [`rows`](Self::rows) that must be compared one by one all the same.
+    pub(crate) fn loose(&self) -> &RoaringBitmap {
+        &self.loose
     }
 
     /// Brings the tail up to date with the rows alive; searches go on meanwhile.
@@ -147,6 +158,12 @@ impl Layers {
                 }
             };
             tail.write().unwrap_or_else(PoisonError::into_inner).add(&slice)?;
+            let tail = tail.read().unwrap_or_else(PoisonError::into_inner);
+            for (row, vector) in &slice {
+                if !is_reached(&tail, vectors, *row, vector)? {
+                    self.loose.insert(*row);
+                }
+            }
         }
         Ok(())
     }
@@ -168,11 +185,8 @@ impl Layers {
             let opened = snapshot::open(&base_path(folder), vectors.dim(), Mode::Grow)?;
             *self = match opened {
                 Some((header, graph, _)) => {
-                    let mut new: RoaringBitmap =
-                        alive.range(u32::try_from(header.rows).unwrap_or(u32::MAX)..).collect();
-                    // Unreachable rows are in the graph; new links will reach most of them.
-                    new -= RoaringBitmap::from_iter(header.unreachable);
-                    Self::grown(folder, graph, vectors, alive, new.iter().collect())?
+                    let from = u32::try_from(header.rows).unwrap_or(u32::MAX);
+                    Self::grown(folder, graph, vectors, alive, alive.range(from..).collect())?
                 }
                 None => Self::build(folder, vectors, alive)?,
             };
@@ -180,7 +194,8 @@ impl Layers {
         if let Some(tail) = &self.tail {
             let tail = tail.read().unwrap_or_else(PoisonError::into_inner);
             let base = Some(self.base.checksum);
-            snapshot::save(&tail_path(folder), &tail, self.rows, Vec::new(), base)?;
+            let loose = self.loose.iter().collect();
+            snapshot::save(&tail_path(folder), &tail, self.rows, loose, base)?;
         }
         Ok(())
     }
@@ -211,24 +226,25 @@ impl Layers {
     }
 }
 
-/// Rows that a search with themselves as the query does not find, unless as many others are as
-/// similar.
+/// Rows that no search is sure to find.
 fn unreachable(graph: &Graph, vectors: &Rows, rows: &[u32]) -> Result<Vec<u32>> {
     let missed = |&row: &u32| {
         let (_, vector) = vectors.checked(u64::from(row))?;
-        let found = graph.candidates(&vector, REACH, None)?;
-        if found.contains(&row) {
-            return Ok(None);
-        }
-        let others = vectors.gather(found.iter().copied())?;
-        let equal = others
-            .chunks_exact(vectors.dim())
-            .filter(|other| engine::kernels::dot(&vector, other) > 0.9999)
-            .count();
-        Ok((equal < REACH).then_some(row))
+        Ok((!is_reached(graph, vectors, row, &vector)?).then_some(row))
     };
     let missed: Vec<Option<u32>> = rows.par_iter().map(missed).collect::<Result<_>>()?;
     Ok(missed.into_iter().flatten().collect())
+}
+
+/// Whether a search with a row as the query finds it, or as many others that are the same.
+fn is_reached(graph: &Graph, vectors: &Rows, row: u32, vector: &[f32]) -> Result<bool> {
+    let found = graph.candidates(vector, REACH, None)?;
+    if found.contains(&row) {
+        return Ok(true);
+    }
+    let others = vectors.gather(found.iter().copied())?;
+    let same = |other: &&[f32]| engine::kernels::dot(vector, other) > 0.9999;
+    Ok(others.chunks_exact(vectors.dim()).filter(same).count() >= REACH)
 }
 
 /// Largest component of a sample, a little enlarged.

@@ -261,6 +261,9 @@ fn open_parts(name: &str, folder: PathBuf, manifest: Manifest, lock: Lock) -> Re
         catalog: Arc::clone(&catalog),
         _lock: Arc::clone(&lock),
     };
+    // A damaged graph, or rows committed just before a crash: the next run makes it good.
+    let derived_is_stale = alive.len() >= manifest.ann_from
+        && layers.as_ref().is_none_or(|layers| layers.rows() < meta.rows);
     let mut collection = Collection {
         name,
         folder,
@@ -268,7 +271,7 @@ fn open_parts(name: &str, folder: PathBuf, manifest: Manifest, lock: Lock) -> Re
         catalog,
         vectors,
         meta,
-        derived_is_stale: false,
+        derived_is_stale,
         alive,
         pending: Pending::default(),
         layers,

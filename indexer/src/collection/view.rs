@@ -185,10 +185,11 @@ impl View {
         if (rows.len() as usize) < k {
             return self.best(pool, query, k);
         }
-        if self.rows.len() > layers.rows() {
-            let newer: RoaringBitmap = pool.range(uncovered..).collect();
-            let newer = exact(&self.rows, &newer, query, k)?;
-            rows.extend(newer.into_iter().map(|neighbour| neighbour.row));
+        if self.rows.len() > layers.rows() || !layers.loose().is_empty() {
+            let mut others: RoaringBitmap = pool.range(uncovered..).collect();
+            others |= layers.loose() & pool;
+            let others = exact(&self.rows, &others, query, k)?;
+            rows.extend(others.into_iter().map(|neighbour| neighbour.row));
         }
         self.best(&rows, query, k)
     }
