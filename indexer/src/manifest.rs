@@ -16,6 +16,12 @@ pub const FORMAT_VERSION: u32 = 2;
 /// on one core, less than decoding the query picture.
 pub const ANN_FROM: u64 = 100_000;
 
+/// All that is read of a manifest before it is known to be of a format understood here.
+#[derive(Deserialize)]
+struct Version {
+    format_version: u32,
+}
+
 /// Data folder of a new collection.
 const FIRST_DATA: &str = "data-000001";
 
@@ -72,24 +78,35 @@ impl Manifest {
     }
 
     pub(crate) fn read(path: &Path, name: &str) -> Result<Self> {
-        #[derive(Deserialize)]
-        struct Version {
-            format_version: u32,
-        }
         let bytes = std::fs::read(path).io("read", path)?;
-        let damaged = |error: serde_json::Error| IndexerError::Damaged {
+        let damaged = |reason: &dyn std::fmt::Display| IndexerError::Damaged {
             path: path.to_path_buf(),
-            reason: format!("{error}; {}", crate::error::RESTORE),
+            reason: format!("{reason}; {}", crate::error::RESTORE),
         };
-        let Version { format_version: found } = serde_json::from_slice(&bytes).map_err(damaged)?;
+        let version: Version = serde_json::from_slice(&bytes).map_err(|error| damaged(&error))?;
+        let found = version.format_version;
         if found > FORMAT_VERSION {
             let supported = FORMAT_VERSION;
             return Err(IndexerError::NewerFormat { name: name.to_owned(), found, supported });
         }
-        let manifest: Self = serde_json::from_slice(&bytes).map_err(damaged)?;
+        // Format 1 had no checksum.
+        if found > 1 && !is_sealed(&bytes) {
+            return Err(damaged(&"its checksum does not match what it says"));
+        }
+        let manifest: Self = serde_json::from_slice(&bytes).map_err(|error| damaged(&error))?;
         // A data folder that is a path could be anything on this disk.
         let plain = manifest.data.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
-        if plain { Ok(manifest) } else { Err(damaged(serde::de::Error::custom("bad data folder"))) }
+        if plain { Ok(manifest) } else { Err(damaged(&"its data folder is no plain name")) }
+    }
+
+    pub(crate) fn write(&self, path: &Path) -> Result<()> {
+        let text = serde_json::to_string_pretty(self);
+        let text = text.map_err(std::io::Error::other).io("write", path)?;
+        let (front, rest) = text.split_at(text.find('\n').map_or(0, |end| end + 1));
+        let crc = crc_line(front.as_bytes(), rest.as_bytes());
+        replace_file(path, |file| {
+            [front, &crc, rest].iter().try_for_each(|part| file.write_all(part.as_bytes()))
+        })
     }
 
     /// Name of the data folder that follows the present one.
@@ -98,17 +115,27 @@ impl Manifest {
         format!("data-{:06}", number.unwrap_or(0) + 1)
     }
 
-    pub(crate) fn write(&self, path: &Path) -> Result<()> {
-        replace_file(path, |file| {
-            serde_json::to_writer_pretty(&mut *file, self)?;
-            file.write_all(b"\n")
-        })
-    }
-
     /// Share of random image pairs less similar than this, in percent; `None` without background.
     pub fn percentile(&self, similarity: f32) -> Option<f32> {
         let steps = self.background.len().checked_sub(1).filter(|&steps| steps > 0)?;
         let below = self.background.partition_point(|&quantile| quantile < similarity);
         Some(100.0 * below.min(steps) as f32 / steps as f32)
     }
+}
+
+/// The second line of the file: CRC-32 of all others, in hexadecimal.
+fn crc_line(front: &[u8], rest: &[u8]) -> String {
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(front);
+    crc.update(rest);
+    format!("  \"crc32\": \"{:08x}\",\n", crc.finalize())
+}
+
+fn is_sealed(bytes: &[u8]) -> bool {
+    let mut lines = bytes.splitn(3, |&byte| byte == b'\n');
+    let (Some(front), Some(line), Some(rest)) = (lines.next(), lines.next(), lines.next()) else {
+        return false;
+    };
+    let expected = crc_line(&[front, b"\n"].concat(), rest);
+    line == expected.trim_end().as_bytes()
 }

@@ -274,12 +274,12 @@ impl View {
         self.catalog.record(id)
     }
 
-    /// Images whose file has this hash, by ascending id; the newest state.
+    /// The first image whose file has this hash, in the newest state.
     ///
     /// # Errors
     /// The catalog cannot be read.
-    pub fn with_content(&self, hash: &ContentHash) -> Result<Vec<ImageId>> {
-        self.catalog.with_content(hash)
+    pub fn first_with_content(&self, hash: &ContentHash) -> Result<Option<ImageId>> {
+        self.catalog.with_content(hash).next().transpose()
     }
 
     /// Every image, by ascending id. Images changed meanwhile may come in their new state.

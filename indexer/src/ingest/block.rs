@@ -208,18 +208,13 @@ impl Run<'_> {
 
     /// Picture and vector of a committed image with this content.
     fn copy(&self, sha256: &ContentHash) -> Result<Option<(Picture, Embedding)>> {
-        for id in self.collection.with_content(sha256)? {
-            // The committed record: one that was replaced meanwhile has another row.
-            let Some(record) = self.collection.view().record(id)? else { continue };
-            if record.sha256 != *sha256 {
-                continue;
-            }
-            let embedding = self.collection.embedding(id, &record)?;
-            let Record { width, height, warning, .. } = record;
-            let picture = Picture { sha256: sha256.clone(), width, height, warning };
-            return Ok(Some((picture, embedding)));
-        }
-        Ok(None)
+        // The committed record: one that was replaced meanwhile has another row.
+        let view = self.collection.view();
+        let Some(id) = view.first_with_content(sha256)? else { return Ok(None) };
+        let Some(record) = view.record(id)? else { return Ok(None) };
+        let embedding = self.collection.embedding(id, &record)?;
+        let Record { width, height, warning, .. } = record;
+        Ok(Some((Picture { sha256: sha256.clone(), width, height, warning }, embedding)))
     }
 
     /// Brings the payload of an image up to date whose file has not changed.
@@ -293,7 +288,7 @@ impl Recognise<'_> {
         let prior = self.priors.get(path).is_some_and(|(_, record)| record.sha256 == *sha256);
         Ok(prior
             || self.gone.contains(sha256)
-            || !self.reader.view().with_content(sha256)?.is_empty())
+            || self.reader.view().first_with_content(sha256)?.is_some())
     }
 }
 

@@ -209,3 +209,28 @@ fn many_files_named_one_by_one_are_joined_in_one_pass() {
     let report = case.ingest(&pictures);
     assert_eq!((report.unchanged, report.added, report.skipped.len()), (1, 0, 1200));
 }
+
+/// `cargo nextest run -p indexer --run-ignored only --no-capture no_change`
+#[test]
+#[ignore = "a measurement, to be read by a person"]
+#[expect(clippy::print_stderr, reason = "its only result")]
+fn cost_of_a_no_change_run() {
+    const FILES: usize = 20_000;
+    let mut case = Case::new();
+    let picture = png(1);
+    for number in 0..FILES {
+        case.write(&format!("folder/{}/{number:05}.png", number % 50), &picture);
+    }
+    let folder = case.path("folder");
+    case.ingest(&[folder.clone()]);
+    for _ in 0..3 {
+        let start = std::time::Instant::now();
+        indexer::source::list(&[folder.clone()]).expect("list");
+        let walk = start.elapsed();
+        let start = std::time::Instant::now();
+        assert_eq!(case.ingest(&[folder.clone()]).unchanged, FILES);
+        let run = start.elapsed();
+        let beyond = run.saturating_sub(walk).as_secs_f64() * 1e6 / FILES as f64;
+        eprintln!("walk {walk:?}, run {run:?}: {beyond:.2} ms per 1,000 files beyond the walk");
+    }
+}

@@ -2,6 +2,7 @@
 //!
 //! Step `n` of a seed is always the same, so that after a crash the model of any step can be made
 //! again. Every commit carries the number of its step, in the payload of one image.
+#![allow(dead_code, reason = "each test program uses a part")]
 
 use std::collections::BTreeMap;
 use std::path::Path;
