@@ -269,10 +269,7 @@ impl Catalog {
     }
 
     /// Images whose file has this hash, by ascending id.
-    pub(crate) fn with_content(
-        &self,
-        hash: &ContentHash,
-    ) -> impl Iterator<Item = Result<ImageId>> {
+    pub(crate) fn with_content(&self, hash: &ContentHash) -> impl Iterator<Item = Result<ImageId>> {
         let keys = hash_key(hash, None).map(|prefix| self.db.scan_prefix(prefix).keys());
         let ids = keys.into_iter().flatten().map(|key| {
             let key = key.map_err(|error| failed(&self.folder, &error))?;
