@@ -2,6 +2,7 @@
 
 mod bench;
 mod collection;
+mod index;
 mod probe;
 mod search;
 mod ssl;
@@ -17,6 +18,7 @@ pub use self::collection::{
     CheckArgs, CollectionCommand, CollectionInfoArgs, CompactArgs, DeleteArgs, PrecisionArg,
     ReindexArgs, RemoveArgs, RestoreArgs, SnapshotArgs,
 };
+pub use self::index::{DownloadArgs, IndexArgs, PayloadArgs};
 pub use self::probe::{EvalLinearArgs, FitArgs, LabelArgs, MethodArg, ProbeArgs, ScaleArg, YesNo};
 pub use self::search::{ScoringArg, SearchArgs};
 pub use self::ssl::{ArchArg, BackboneArgs, CentringArg, SslArgs};
@@ -67,7 +69,7 @@ pub struct GlobalArgs {
 pub enum Command {
     /// See it work: draw a gallery, index it, find a picture's kin, copies and leaks
     Demo(DemoArgs),
-    /// Bring a collection up to date with files and folders
+    /// Bring a collection up to date with folders, archives, tables of URLs, embeddings
     Index(IndexArgs),
     /// Find the pictures most similar to one
     Search(Box<SearchArgs>),
@@ -216,24 +218,6 @@ pub struct DemoArgs {
     /// Pictures in the pool, copies not counted
     #[arg(long, value_name = "N", default_value = "288", value_parser = positive)]
     pub pictures: usize,
-}
-
-#[derive(Debug, Args)]
-pub struct IndexArgs {
-    /// Files and folders (searched recursively)
-    #[arg(required = true, value_name = "SOURCE")]
-    pub sources: Vec<PathBuf>,
-    /// Collection, created if there is none
-    #[arg(short, long, default_value = "default", value_name = "NAME")]
-    pub collection: String,
-    /// Try files again that failed before
-    #[arg(long)]
-    pub retry_failed: bool,
-    /// Only show what would be read
-    #[arg(long)]
-    pub dry_run: bool,
-    #[command(flatten)]
-    pub input: InputArgs,
 }
 
 #[derive(Debug, Args)]

@@ -3,6 +3,7 @@
 mod cli;
 mod collection;
 mod demo;
+mod index;
 mod probe;
 mod search;
 mod support;
