@@ -18,7 +18,7 @@ pub use self::collection::{
     CheckArgs, CollectionCommand, CollectionInfoArgs, CompactArgs, DeleteArgs, PrecisionArg,
     ReindexArgs, RemoveArgs, RestoreArgs, SnapshotArgs,
 };
-pub use self::index::{DownloadArgs, IndexArgs, PayloadArgs};
+pub use self::index::IndexArgs;
 pub use self::probe::{EvalLinearArgs, FitArgs, LabelArgs, MethodArg, ProbeArgs, ScaleArg, YesNo};
 pub use self::search::{ScoringArg, SearchArgs};
 pub use self::ssl::{ArchArg, BackboneArgs, CentringArg, SslArgs};

@@ -10,7 +10,7 @@ use engine::{Embedder, shipped};
 use indexer::fetch::FetchOptions;
 use indexer::metadata::{Metadata, MetadataOptions};
 use indexer::source::{
-    self, EmbeddingOptions, EmbeddingSource, ListFile, Source, SourceOptions, UrlOptions, read_list,
+    self, EmbeddingOptions, EmbeddingSource, ListFile, SourceOptions, UrlOptions, read_list,
 };
 use indexer::{
     Collection, Collections, CreateOptions, IngestEvent, IngestOptions, IngestReport, ingest,
