@@ -1,6 +1,8 @@
 //! The command line, as typed.
 
 mod bench;
+mod collection;
+mod index;
 mod probe;
 mod search;
 mod ssl;
@@ -9,9 +11,14 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use engine::decode::IccPolicy;
-use engine::{ModelOptions, Pooling, Preprocess, vit::PosEmbedRule};
+use engine::{ModelIdentity, ModelOptions, Pooling, Preprocess, vit::PosEmbedRule};
 
 pub use self::bench::{BenchCommand, BenchIndexArgs, BenchSearchArgs};
+pub use self::collection::{
+    CheckArgs, CollectionCommand, CollectionInfoArgs, CompactArgs, DeleteArgs, PrecisionArg,
+    ReindexArgs, RemoveArgs, RestoreArgs, SnapshotArgs,
+};
+pub use self::index::IndexArgs;
 pub use self::probe::{EvalLinearArgs, FitArgs, LabelArgs, MethodArg, ProbeArgs, ScaleArg, YesNo};
 pub use self::search::{ScoringArg, SearchArgs};
 pub use self::ssl::{ArchArg, BackboneArgs, CentringArg, SslArgs};
@@ -62,7 +69,7 @@ pub struct GlobalArgs {
 pub enum Command {
     /// See it work: draw a gallery, index it, find a picture's kin, copies and leaks
     Demo(DemoArgs),
-    /// Bring a collection up to date with files and folders
+    /// Bring a collection up to date with folders, archives, tables of URLs, embeddings
     Index(IndexArgs),
     /// Find the pictures most similar to one
     Search(Box<SearchArgs>),
@@ -82,7 +89,7 @@ pub enum Command {
     /// Measure speed on this machine
     #[command(subcommand)]
     Bench(BenchCommand),
-    /// Look at collections
+    /// Look at collections and take care of them
     #[command(subcommand)]
     Collection(CollectionCommand),
 }
@@ -214,24 +221,6 @@ pub struct DemoArgs {
 }
 
 #[derive(Debug, Args)]
-pub struct IndexArgs {
-    /// Files and folders (searched recursively)
-    #[arg(required = true, value_name = "SOURCE")]
-    pub sources: Vec<PathBuf>,
-    /// Collection, created if there is none
-    #[arg(short, long, default_value = "default", value_name = "NAME")]
-    pub collection: String,
-    /// Try files again that failed before
-    #[arg(long)]
-    pub retry_failed: bool,
-    /// Only show what would be read
-    #[arg(long)]
-    pub dry_run: bool,
-    #[command(flatten)]
-    pub input: InputArgs,
-}
-
-#[derive(Debug, Args)]
 pub struct EmbedArgs {
     /// Files and folders (searched recursively)
     #[arg(required = true, value_name = "SOURCE")]
@@ -312,6 +301,17 @@ impl InputArgs {
             && pooling.is_none()
             && pos_embed.is_none()
             && icc.is_none()
+    }
+
+    /// The choices, completed with those of an existing collection.
+    pub fn over(&self, present: &ModelIdentity) -> engine::Result<ModelOptions> {
+        let chosen = self.to_options(&present.preprocess)?;
+        Ok(ModelOptions {
+            preprocess: chosen.preprocess,
+            pooling: self.pooling.map_or(present.pooling, |_| chosen.pooling),
+            pos_embed: self.pos_embed.map_or(present.pos_embed, |_| chosen.pos_embed),
+            icc: self.icc.map_or(present.icc, |_| chosen.icc),
+        })
     }
 
     /// The choices, completed with `default` input sizes and published defaults.
@@ -459,24 +459,6 @@ pub struct PullArgs {
 pub struct ModelName {
     /// Name or path [default: that of --model]
     pub name: Option<String>,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum CollectionCommand {
-    /// List collections
-    List,
-    /// Show what is known of a collection
-    Info(CollectionInfoArgs),
-}
-
-#[derive(Debug, Args)]
-pub struct CollectionInfoArgs {
-    /// Collection
-    #[arg(default_value = "default")]
-    pub name: String,
-    /// List the files that were skipped, with reasons
-    #[arg(long)]
-    pub failures: bool,
 }
 
 fn positive(text: &str) -> Result<usize, String> {

@@ -45,6 +45,20 @@ pub fn for_collection(
     load(settings, source, input, options)
 }
 
+/// Opens the model that a collection is to have from now on: that of `--model`, with its own
+/// settings, else its present one, with its present settings where no others are chosen.
+pub fn to_replace(settings: &Settings, input: &InputArgs, manifest: &Manifest) -> Outcome<Opened> {
+    if settings.model.is_some() {
+        return open(settings, input);
+    }
+    let options = input.over(&manifest.model).map_err(|error| Failure::Usage(error.to_string()))?;
+    let source = manifest.model_source.as_ref().ok_or_else(|| {
+        let name = &manifest.model.name;
+        Failure::Usage(format!("name the model this collection was made with ({name}): --model"))
+    })?;
+    load(settings, source, input, Some(options))
+}
+
 /// The weights of a name or path.
 pub fn weights(settings: &Settings, source: &str) -> Outcome<Weights> {
     if source != shipped::NAME {

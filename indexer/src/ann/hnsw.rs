@@ -76,6 +76,11 @@ impl Graph {
         self.index.size()
     }
 
+    /// Whether a row is in the graph, reachable or not.
+    pub(crate) fn contains(&self, row: u32) -> bool {
+        self.index.contains(u64::from(row))
+    }
+
     pub(crate) fn dim(&self) -> usize {
         self.dim
     }

@@ -258,10 +258,13 @@ fn largest_component(vectors: &Rows, alive: &RoaringBitmap) -> Result<f32> {
     Ok(largest)
 }
 
+pub(super) const BASE: &str = "base.hnsw";
+pub(super) const TAIL: &str = "tail.hnsw";
+
 fn base_path(folder: &Path) -> PathBuf {
-    folder.join("base.hnsw")
+    folder.join(BASE)
 }
 
 fn tail_path(folder: &Path) -> PathBuf {
-    folder.join("tail.hnsw")
+    folder.join(TAIL)
 }
