@@ -1,15 +1,23 @@
-//! The filter language: what is read, written and refused, and what it means for one record.
+//! The filter language: what is read, written and refused, and what it means for one record and for
+//! a whole collection.
 
 #[path = "support/filters.rs"]
 mod filters;
+#[path = "support/payloads.rs"]
+mod payloads;
+#[path = "support/vectors.rs"]
+mod vectors;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
-use indexer::filter::{Filter, MAX_DEPTH, MAX_TERMS, MAX_TEXT};
+use engine::Embedding;
+use indexer::filter::{Filter, FilterCache, MAX_DEPTH, MAX_TERMS, MAX_TEXT};
 use indexer::{ContentHash, FileStamp, ImageId, Locator, Record};
 use serde_json::{Value, json};
 
 use filters::Lot;
+use vectors::Home;
 
 fn record(payload: Value) -> Record {
     Record {
@@ -276,4 +284,61 @@ fn a_hostile_filter_is_refused_and_never_overflows() {
     assert!(Filter::Not(Box::new(filter)).check().is_err());
     let deep = format!("{}1{}", "{\"not\":".repeat(100_000), "}".repeat(100_000));
     assert!(serde_json::from_str::<Filter>(&deep).is_err());
+}
+
+#[test]
+fn filters_over_a_collection_equal_the_plain_meaning() {
+    let home = Home::new();
+    let mut collection = home.create("c", 1 << 40);
+    let mut lot = Lot(3);
+    for number in 0..120 {
+        let embedding = Embedding::normalised(vectors::vector(&mut lot)).expect("a direction");
+        let image = vectors::image(number, payloads::payload(&mut lot));
+        collection.put(image, &embedding).expect("put");
+    }
+    collection.commit().expect("commit");
+    // Replaced, removed, given other payloads.
+    for number in (0..120).step_by(7) {
+        let embedding = Embedding::normalised(vectors::vector(&mut lot)).expect("a direction");
+        let image = vectors::image(number, payloads::payload(&mut lot));
+        collection.put(image, &embedding).expect("put");
+    }
+    for id in (0..120).step_by(11) {
+        assert!(collection.remove(ImageId(id)).expect("remove"));
+    }
+    for id in (1..120).step_by(13).map(ImageId) {
+        if let Some(record) = collection.record(id).expect("record") {
+            collection.set_payload(id, record, payloads::payload(&mut lot)).expect("payload");
+        }
+    }
+    collection.commit().expect("commit");
+
+    let view = collection.view();
+    let images: Vec<_> = view.images().collect::<Result<_, _>>().expect("records");
+    assert_eq!(images.len(), view.len());
+    let cache = FilterCache::default();
+    let mut passing = 0;
+    for round in 0..2000 {
+        let filter = filters::filter(&mut lot, 3);
+        let plain: BTreeSet<u32> = images
+            .iter()
+            .filter(|(id, record)| filter.matches(*id, record))
+            .map(|(_, record)| record.row as u32)
+            .collect();
+        passing += usize::from(!plain.is_empty() && plain.len() < images.len());
+        let rows = filter.rows(&view).unwrap_or_else(|error| panic!("{filter}: {error}"));
+        assert_eq!(rows.iter().collect::<BTreeSet<u32>>(), plain, "{filter}");
+        for _ in 0..2 * usize::from(round % 10 == 0) {
+            assert_eq!(*cache.rows(&filter, &view).expect("rows"), rows, "{filter}");
+        }
+    }
+    assert!(passing > 700, "{passing} filters tell images apart");
+
+    // The cache follows the collection.
+    let filter = Filter::parse("id >= 0").expect("filter");
+    assert_eq!(cache.rows(&filter, &view).expect("rows").len(), view.len() as u64);
+    collection.remove(ImageId(1)).expect("remove");
+    collection.commit().expect("commit");
+    let newer = collection.view();
+    assert_eq!(cache.rows(&filter, &newer).expect("rows").len(), view.len() as u64 - 1);
 }

@@ -2,19 +2,17 @@
 
 #[path = "support/filters.rs"]
 mod filters;
-#[path = "support/payloads.rs"]
-mod payloads;
 #[path = "support/vectors.rs"]
 mod vectors;
 
 use std::collections::BTreeSet;
 
 use engine::Embedding;
-use indexer::filter::{Filter, FilterCache};
+use indexer::filter::Filter;
 use indexer::search::{
     DIVERSITY_POOL, Example, MAX_K, Scoring, SearchRequest, SearchResponse, search, search_newest,
 };
-use indexer::{Collection, ImageId, IndexerError, View, eval};
+use indexer::{Collection, ImageId, IndexerError, Payload, View, eval};
 use serde_json::json;
 
 use filters::Lot;
@@ -30,11 +28,17 @@ fn filled(home: &Home, count: usize, ann_from: u64) -> Collection {
             4 => drawn[lot.below(drawn.len())].clone(),
             _ => vectors::vector(&mut lot),
         };
-        vectors::put(&mut collection, number, &vector);
+        put(&mut collection, number, &vector);
         drawn.push(vector);
     }
     collection.finish().expect("finish");
     collection
+}
+
+/// Adds an image, or replaces the one of that number.
+fn put(collection: &mut Collection, number: usize, vector: &[f32]) -> ImageId {
+    let embedding = Embedding::normalised(vector.to_vec()).expect("a direction");
+    collection.put(vectors::image(number, Payload::new()), &embedding).expect("put")
 }
 
 fn ids(response: &SearchResponse) -> Vec<u64> {
@@ -83,63 +87,6 @@ fn stored(view: &View) -> Vec<(ImageId, Vec<f32>)> {
 
 fn dot(a: &[f32], b: &[f32]) -> f64 {
     a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
-}
-
-#[test]
-fn filters_over_a_collection_equal_the_plain_meaning() {
-    let home = Home::new();
-    let mut collection = home.create("c", 1 << 40);
-    let mut lot = Lot(3);
-    for number in 0..120 {
-        let embedding = Embedding::normalised(vectors::vector(&mut lot)).expect("a direction");
-        let image = vectors::image(number, payloads::payload(&mut lot));
-        collection.put(image, &embedding).expect("put");
-    }
-    collection.commit().expect("commit");
-    // Replaced, removed, given other payloads.
-    for number in (0..120).step_by(7) {
-        let embedding = Embedding::normalised(vectors::vector(&mut lot)).expect("a direction");
-        let image = vectors::image(number, payloads::payload(&mut lot));
-        collection.put(image, &embedding).expect("put");
-    }
-    for id in (0..120).step_by(11) {
-        assert!(collection.remove(ImageId(id)).expect("remove"));
-    }
-    for id in (1..120).step_by(13).map(ImageId) {
-        if let Some(record) = collection.record(id).expect("record") {
-            collection.set_payload(id, record, payloads::payload(&mut lot)).expect("payload");
-        }
-    }
-    collection.commit().expect("commit");
-
-    let view = collection.view();
-    let images: Vec<_> = view.images().collect::<Result<_, _>>().expect("records");
-    assert_eq!(images.len(), view.len());
-    let cache = FilterCache::default();
-    let mut passing = 0;
-    for round in 0..2000 {
-        let filter = filters::filter(&mut lot, 3);
-        let plain: BTreeSet<u32> = images
-            .iter()
-            .filter(|(id, record)| filter.matches(*id, record))
-            .map(|(_, record)| record.row as u32)
-            .collect();
-        passing += usize::from(!plain.is_empty() && plain.len() < images.len());
-        let rows = filter.rows(&view).unwrap_or_else(|error| panic!("{filter}: {error}"));
-        assert_eq!(rows.iter().collect::<BTreeSet<u32>>(), plain, "{filter}");
-        for _ in 0..2 * usize::from(round % 10 == 0) {
-            assert_eq!(*cache.rows(&filter, &view).expect("rows"), rows, "{filter}");
-        }
-    }
-    assert!(passing > 700, "{passing} filters tell images apart");
-
-    // The cache follows the collection.
-    let filter = Filter::parse("id >= 0").expect("filter");
-    assert_eq!(cache.rows(&filter, &view).expect("rows").len(), view.len() as u64);
-    collection.remove(ImageId(1)).expect("remove");
-    collection.commit().expect("commit");
-    let newer = collection.view();
-    assert_eq!(cache.rows(&filter, &newer).expect("rows").len(), view.len() as u64 - 1);
 }
 
 #[test]
@@ -283,12 +230,12 @@ fn equal_similarities_are_ordered_by_id_whatever_their_rows() {
     let mut collection = home.create("c", 1 << 40);
     let same: Vec<f32> = (0..DIM).map(|i| i as f32).collect();
     for number in 0..40 {
-        vectors::put(&mut collection, number, &same);
+        put(&mut collection, number, &same);
     }
     collection.commit().expect("commit");
     // Replaced images have later rows.
     for number in [3, 1, 2, 0] {
-        vectors::put(&mut collection, number, &same);
+        put(&mut collection, number, &same);
     }
     collection.finish().expect("finish");
     let view = collection.view();
@@ -321,14 +268,14 @@ fn a_list_goes_on_in_a_changed_collection_without_repeating() {
             }
             (1, false) => {
                 let vector = vectors::vector(&mut lot);
-                assert_eq!(vectors::put(&mut collection, number as usize, &vector).0, number);
+                assert_eq!(put(&mut collection, number as usize, &vector).0, number);
                 changed.insert(number);
             }
             _ => {}
         }
     }
     for number in 200..260 {
-        vectors::put(&mut collection, number, &vectors::vector(&mut lot));
+        put(&mut collection, number, &vectors::vector(&mut lot));
     }
     collection.finish().expect("finish");
     let view = collection.view();
@@ -378,10 +325,10 @@ fn a_cursor_of_something_else_is_refused() {
     }
     let mut elsewhere = home.create("d", 1 << 40);
     for number in 0..30 {
-        vectors::put(&mut elsewhere, number, &vectors::vector(&mut Lot(number as u64)));
+        put(&mut elsewhere, number, &vectors::vector(&mut Lot(number as u64)));
     }
     for number in 30..40 {
-        vectors::put(&mut elsewhere, number, &vector);
+        put(&mut elsewhere, number, &vector);
         elsewhere.commit().expect("commit");
     }
     elsewhere.finish().expect("finish");
@@ -490,27 +437,6 @@ fn nonsense_is_refused_with_a_reason() {
         run(&view, &none),
         SearchResponse { hits: vec![], next_cursor: None, exact: true, sequence: view.sequence() }
     );
-}
-
-#[test]
-fn a_request_is_json() {
-    let request: SearchRequest = serde_json::from_value(json!({
-        "positive": [3, [0.5, 1]], "negative": [9], "k": 5, "min_similarity": 0.2, "scoring": "best",
-        "filter": {"eq": {"field": "label", "value": "dog"}}, "exclude": [4],
-    }))
-    .expect("a request");
-    assert_eq!(request.positive, [Example::Id(ImageId(3)), Example::Vector(vec![0.5, 1.0])]);
-    assert_eq!(request.filter, Filter::parse("label = 'dog'").ok());
-    let back = serde_json::from_value(serde_json::to_value(&request).expect("JSON"));
-    assert_eq!(back.ok(), Some(request));
-    for (json, reason) in [
-        (json!({"positive": [3], "top": 5}), "unknown field `top`"),
-        (json!({"positive": ["3"]}), "an example is the id of an image or a list of numbers"),
-        (json!({"positive": [3], "scoring": "sum"}), "unknown variant `sum`"),
-    ] {
-        let error = serde_json::from_value::<SearchRequest>(json).expect_err(reason).to_string();
-        assert!(error.contains(reason), "{error}");
-    }
 }
 
 #[test]

@@ -199,3 +199,32 @@ impl SearchRequest {
 pub(super) fn invalid<T>(message: String) -> Result<T> {
     Err(IndexerError::InvalidRequest(message))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_request_is_json() {
+        let request: SearchRequest = serde_json::from_value(json!({
+            "positive": [3, [0.5, 1]], "negative": [9], "k": 5, "min_similarity": 0.2, "scoring": "best",
+            "filter": {"eq": {"field": "label", "value": "dog"}}, "exclude": [4],
+        }))
+        .expect("a request");
+        assert_eq!(request.positive, [Example::Id(ImageId(3)), Example::Vector(vec![0.5, 1.0])]);
+        assert_eq!(request.filter, Filter::parse("label = 'dog'").ok());
+        let back = serde_json::from_value(serde_json::to_value(&request).expect("JSON"));
+        assert_eq!(back.ok(), Some(request));
+        for (json, reason) in [
+            (json!({"positive": [3], "top": 5}), "unknown field `top`"),
+            (json!({"positive": ["3"]}), "an example is the id of an image or a list of numbers"),
+            (json!({"positive": [3], "scoring": "sum"}), "unknown variant `sum`"),
+        ] {
+            let error =
+                serde_json::from_value::<SearchRequest>(json).expect_err(reason).to_string();
+            assert!(error.contains(reason), "{error}");
+        }
+    }
+}

@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use engine::testing::ThumbnailEmbedder;
-use engine::{Embedder, Embedding, ModelIdentity};
+use engine::{Embedder, ModelIdentity};
 use indexer::{
-    Collection, Collections, ContentHash, CreateOptions, FileStamp, ImageId, Locator, NewImage,
-    Payload, Precision,
+    Collection, Collections, ContentHash, CreateOptions, FileStamp, Locator, NewImage, Payload,
+    Precision,
 };
 
 use super::filters::Lot;
@@ -52,10 +52,4 @@ pub fn image(number: usize, payload: Payload) -> NewImage {
         warning: None,
         payload,
     }
-}
-
-/// Adds an image, or replaces the one of that number.
-pub fn put(collection: &mut Collection, number: usize, vector: &[f32]) -> ImageId {
-    let embedding = Embedding::normalised(vector.to_vec()).expect("a direction");
-    collection.put(image(number, Payload::new()), &embedding).expect("put")
 }
