@@ -2,7 +2,9 @@
 
 mod bench;
 mod collection;
+mod index;
 mod probe;
+mod search;
 mod ssl;
 
 use std::path::PathBuf;
@@ -16,7 +18,9 @@ pub use self::collection::{
     CheckArgs, CollectionCommand, CollectionInfoArgs, CompactArgs, DeleteArgs, PrecisionArg,
     ReindexArgs, RemoveArgs, RestoreArgs, SnapshotArgs,
 };
+pub use self::index::IndexArgs;
 pub use self::probe::{EvalLinearArgs, FitArgs, LabelArgs, MethodArg, ProbeArgs, ScaleArg, YesNo};
+pub use self::search::{ScoringArg, SearchArgs};
 pub use self::ssl::{ArchArg, BackboneArgs, CentringArg, SslArgs};
 
 /// Visual search on frozen DINOv2 features: index folders of pictures, find a picture's kin.
@@ -65,10 +69,10 @@ pub struct GlobalArgs {
 pub enum Command {
     /// See it work: draw a gallery, index it, find a picture's kin, copies and leaks
     Demo(DemoArgs),
-    /// Bring a collection up to date with files and folders
+    /// Bring a collection up to date with folders, archives, tables of URLs, embeddings
     Index(IndexArgs),
     /// Find the pictures most similar to one
-    Search(SearchArgs),
+    Search(Box<SearchArgs>),
     /// Give every image of a collection the class that a head finds in it
     Label(LabelArgs),
     /// Write embeddings to a Parquet or NumPy file
@@ -217,37 +221,6 @@ pub struct DemoArgs {
 }
 
 #[derive(Debug, Args)]
-pub struct IndexArgs {
-    /// Files and folders (searched recursively)
-    #[arg(required = true, value_name = "SOURCE")]
-    pub sources: Vec<PathBuf>,
-    /// Collection, created if there is none
-    #[arg(short, long, default_value = "default", value_name = "NAME")]
-    pub collection: String,
-    /// Try files again that failed before
-    #[arg(long)]
-    pub retry_failed: bool,
-    /// Only show what would be read
-    #[arg(long)]
-    pub dry_run: bool,
-    #[command(flatten)]
-    pub input: InputArgs,
-}
-
-#[derive(Debug, Args)]
-pub struct SearchArgs {
-    /// Picture to search with; `-` reads it from stdin
-    #[arg(value_name = "IMAGE")]
-    pub image: PathBuf,
-    /// Collection to search
-    #[arg(short, long, default_value = "default", value_name = "NAME")]
-    pub collection: String,
-    /// Number of results
-    #[arg(short, default_value = "10", value_name = "K", value_parser = positive)]
-    pub k: usize,
-}
-
-#[derive(Debug, Args)]
 pub struct EmbedArgs {
     /// Files and folders (searched recursively)
     #[arg(required = true, value_name = "SOURCE")]
@@ -385,6 +358,24 @@ pub enum EvalCommand {
     Retrieval(EvalSource),
     /// How often an edited copy's nearest picture is its original
     Copies(CopiesArgs),
+    /// How many of the nearest images a collection's index finds, against comparing all of them
+    Recall(RecallArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct RecallArgs {
+    /// Collection to check
+    #[arg(short, long, default_value = "default", value_name = "NAME")]
+    pub collection: String,
+    /// Stored vectors to search with, drawn by lot
+    #[arg(long, default_value = "1000", value_name = "N", value_parser = positive)]
+    pub queries: usize,
+    /// Neighbours of each
+    #[arg(short, long, default_value = "10", value_name = "K", value_parser = positive)]
+    pub k: usize,
+    /// Seed of the draw
+    #[arg(long, default_value = "0", value_name = "N")]
+    pub seed: u64,
 }
 
 #[derive(Debug, Args)]

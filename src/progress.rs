@@ -49,6 +49,11 @@ impl FileProgress {
         Self { bar: ProgressBar::hidden(), failed: 0 }
     }
 
+    /// More files are to come than was said.
+    pub fn expect_more(&self, files: usize) {
+        self.bar.inc_length(files as u64);
+    }
+
     pub fn done(&self) {
         self.bar.inc(1);
     }

@@ -271,19 +271,17 @@ impl Catalog {
     }
 
     /// Images whose file has this hash, by ascending id.
-    pub(crate) fn with_content(&self, hash: &ContentHash) -> Result<Vec<ImageId>> {
-        let Some(prefix) = hash_key(hash, None) else { return Ok(Vec::new()) };
-        let mut ids = Vec::new();
-        for key in self.db.scan_prefix(prefix).keys() {
+    pub(crate) fn with_content(&self, hash: &ContentHash) -> impl Iterator<Item = Result<ImageId>> {
+        let keys = hash_key(hash, None).map(|prefix| self.db.scan_prefix(prefix).keys());
+        let ids = keys.into_iter().flatten().map(|key| {
             let key = key.map_err(|error| failed(&self.folder, &error))?;
             let id = key.last_chunk::<8>().ok_or_else(|| self.damaged(&key))?;
             let id = ImageId(u64::from_be_bytes(*id));
             // The key has half the hash; the record has all of it.
-            if self.record(id)?.is_some_and(|record| record.sha256 == *hash) {
-                ids.push(id);
-            }
-        }
-        Ok(ids)
+            let is_it = self.record(id)?.is_some_and(|record| record.sha256 == *hash);
+            Ok(is_it.then_some(id))
+        });
+        ids.filter_map(Result::transpose)
     }
 
     /// Every image from an id on, by ascending id.
@@ -411,7 +409,14 @@ fn hash_key(hash: &ContentHash, id: Option<ImageId>) -> Option<Vec<u8>> {
 }
 
 fn failed(folder: &Path, error: &sled::Error) -> IndexerError {
-    IndexerError::Catalog { path: folder.to_path_buf(), reason: error.to_string() }
+    let reason = match error {
+        sled::Error::Io(error) if error.kind() == std::io::ErrorKind::StorageFull => {
+            "no space left on the device; free some and try again, what was committed is intact"
+                .to_owned()
+        }
+        _ => error.to_string(),
+    };
+    IndexerError::Catalog { path: folder.to_path_buf(), reason }
 }
 
 #[cfg(test)]

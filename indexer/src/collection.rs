@@ -149,7 +149,7 @@ impl Collection {
     /// # Errors
     /// The catalog cannot be read.
     pub fn with_content(&self, hash: &ContentHash) -> Result<Vec<ImageId>> {
-        self.catalog.with_content(hash)
+        self.catalog.with_content(hash).collect()
     }
 
     /// What is known of an image, uncommitted changes included.

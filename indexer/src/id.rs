@@ -25,6 +25,12 @@ impl ContentHash {
         Self(format!("{:x}", Sha256::digest(bytes)))
     }
 
+    /// A hash as written: 64 hexadecimal digits of either case.
+    pub fn parse(text: &str) -> Option<Self> {
+        let is_hash = text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        is_hash.then(|| Self(text.to_ascii_lowercase()))
+    }
+
     /// From the 32 bytes.
     pub fn from_bytes(bytes: &[u8; 32]) -> Self {
         Self(bytes.iter().fold(String::with_capacity(64), |mut digits, byte| {

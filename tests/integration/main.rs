@@ -3,7 +3,9 @@
 mod cli;
 mod collection;
 mod demo;
+mod index;
 mod probe;
+mod search;
 mod support;
 mod tidy;
 mod training;

@@ -10,7 +10,7 @@ use super::{describe, layout::Lock};
 use crate::ann::{Layers, Neighbour, exact};
 use crate::catalog::{Catalog, ValueRange};
 use crate::error::{IndexerError, Result};
-use crate::id::ImageId;
+use crate::id::{ContentHash, ImageId};
 use crate::manifest::Manifest;
 use crate::record::{Failure, Record};
 use crate::vectors::Rows;
@@ -272,6 +272,14 @@ impl View {
     /// The catalog cannot be read.
     pub fn record(&self, id: ImageId) -> Result<Option<Record>> {
         self.catalog.record(id)
+    }
+
+    /// The first image whose file has this hash, in the newest state.
+    ///
+    /// # Errors
+    /// The catalog cannot be read.
+    pub fn first_with_content(&self, hash: &ContentHash) -> Result<Option<ImageId>> {
+        self.catalog.with_content(hash).next().transpose()
     }
 
     /// Every image, by ascending id. Images changed meanwhile may come in their new state.
