@@ -31,6 +31,13 @@ pub fn for_collection(
     input: &InputArgs,
     manifest: &Manifest,
 ) -> Outcome<Opened> {
+    if manifest.model.is_foreign() {
+        return Err(Failure::Failed(format!(
+            "this collection holds vectors that another program made ({}), and no picture can be \
+             compared with them; search it by id or by vector",
+            manifest.model.name
+        )));
+    }
     let options = input.is_default().then(|| ModelOptions {
         preprocess: manifest.model.preprocess.clone(),
         pooling: manifest.model.pooling,

@@ -73,6 +73,8 @@ fn the_output_of_embed_and_foreign_vectors_are_indexed() {
         ("index --embeddings {}/e.npy --embedding-model other -c f", 1, "cannot be mixed"),
         ("index --embeddings {}/gone.npy -c f", 1, "no such file"),
         ("index --embeddings {}/e.parquet --embedding-column x -c f", 1, "no column `x`"),
+        ("search {}/pictures/00.png -c f", 1, "vectors that another program made (foreign:clip)"),
+        ("index {}/pictures -c f", 1, "vectors that another program made"),
         ("index {}/pictures --embeddings {}/e.npy -c f", 2, "cannot be used with"),
         ("index -c f", 2, "required"),
         ("index {}/pictures/00.png --watch -c f", 2, "--watch needs a folder"),
