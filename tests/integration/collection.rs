@@ -54,10 +54,7 @@ fn removed_images_give_their_space_back() {
     let removed = akin.ok("collection remove c --path {}/pictures/00.png --id 3 --json").json();
     assert_eq!(removed["images"].as_array().expect("images").len(), 2);
     let info = akin.ok("collection info c --json").json();
-    assert_eq!(
-        (&info["images"], &info["rows"], &info["dead_rows"]),
-        (&3.into(), &5.into(), &2.into())
-    );
+    assert_eq!((&info["images"], &info["rows"], &info["dead_rows"]), (&3.into(), &5.into(), &2.into()));
     assert!(info["bytes"]["total"].as_u64() > info["bytes"]["vectors"].as_u64());
 
     let vectors = info["bytes"]["vectors"].as_u64().expect("bytes");

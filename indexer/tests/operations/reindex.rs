@@ -285,8 +285,7 @@ fn f32_is_computed_anew_with_the_same_model() {
     assert_eq!(report.expect("reindex").embedded, 12);
     let collection = case.open();
     assert_eq!(collection.manifest().precision, Precision::F32);
-    let query =
-        model.embed(&[model.prepare(&squares(4)).expect("prepare")]).expect("embed").remove(0);
+    let query = model.embed(&[model.prepare(&squares(4)).expect("prepare")]).expect("embed").remove(0);
     let hit = collection.search(&query, 1).expect("search").remove(0);
     let stored = collection.embedding(hit.id, &hit.record).expect("embedding");
     assert_eq!(stored.as_slice(), query.as_slice());

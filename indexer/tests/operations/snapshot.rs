@@ -12,7 +12,8 @@ impl Case {
 
     fn snapshot(&self) -> PathBuf {
         let file = self.file();
-        let report = self.with(|progress| self.collections().snapshot("c", &file, false, progress));
+        let report =
+            self.with(|progress| self.collections().snapshot("c", &file, false, progress));
         let report = report.expect("snapshot");
         assert_eq!(report.bytes, std::fs::metadata(&file).expect("file").len());
         file
@@ -152,15 +153,17 @@ fn a_snapshot_is_written_whole_or_not_at_all() {
     let first = std::fs::read(&file).expect("read");
     assert!(error(take("c", false)).contains("exists already"));
     for doing in ["measuring", "writing"] {
-        let stopped = case
-            .stopped_at(doing, |progress| case.collections().snapshot("c", &file, true, progress));
+        let stopped = case.stopped_at(doing, |progress| {
+            case.collections().snapshot("c", &file, true, progress)
+        });
         assert!(error(stopped).contains("no snapshot was written"));
     }
     assert_eq!(std::fs::read(&file).expect("read"), first);
     take("c", true).expect("snapshot");
     assert_eq!(std::fs::read_dir(case.home.path()).expect("list").count(), 2, "no temporary file");
     let nowhere = case.home.path().join("none/c.akin");
-    let result = case.with(|progress| case.collections().snapshot("c", &nowhere, false, progress));
+    let result =
+        case.with(|progress| case.collections().snapshot("c", &nowhere, false, progress));
     assert!(error(result).contains("none"));
 
     // A damaged vector is named, not archived.
@@ -222,8 +225,9 @@ fn forged(info: &serde_json::Value, members: &[(&str, Vec<u8>)]) -> Vec<u8> {
         .collect();
     let mut all = vec![("snapshot.json", serde_json::to_vec(&info).expect("JSON"))];
     all.extend(members.iter().cloned());
-    let line =
-        |(name, content): &(&str, Vec<u8>)| format!("{:x}  {name}\n", Sha256::digest(content));
+    let line = |(name, content): &(&str, Vec<u8>)| {
+        format!("{:x}  {name}\n", Sha256::digest(content))
+    };
     let sums: String = all.iter().map(line).collect();
     all.push(("SHA256SUMS", sums.into_bytes()));
     let mut archive = tar::Builder::new(Vec::new());

@@ -265,8 +265,7 @@ fn a_damaged_record_is_lost_and_nothing_else() {
 
 #[test]
 fn two_images_of_one_row_or_one_path_are_told_apart() {
-    let record =
-        |case: &Case, id| case.catalog().record(ImageId(id)).expect("read").expect("there");
+    let record = |case: &Case, id| case.catalog().record(ImageId(id)).expect("read").expect("there");
     let set = |case: &Case, id: u64, record: Record| {
         case.catalog().tamper(&key(b'i', &id.to_be_bytes()), record.encode());
     };
