@@ -82,6 +82,14 @@ impl FetchOptions {
     }
 }
 
+/// Fetches one URL, without further tries: a picture that somebody names by hand.
+///
+/// # Errors
+/// Why there is no content of at most `max_bytes`, in words.
+pub fn fetch(url: &str, max_bytes: u64, options: &FetchOptions) -> Result<Vec<u8>, String> {
+    once(&options.client().map_err(|error| error.to_string())?, url, max_bytes)
+}
+
 /// Fetches one URL with the default options and no further tries.
 pub(crate) fn fetch_one(url: &str, max_bytes: u64) -> Result<Vec<u8>, String> {
     static CLIENT: OnceLock<Result<Guarded, String>> = OnceLock::new();
@@ -89,6 +97,10 @@ pub(crate) fn fetch_one(url: &str, max_bytes: u64) -> Result<Vec<u8>, String> {
         .get_or_init(|| FetchOptions::default().client().map_err(|error| error.to_string()))
         .as_ref()
         .map_err(Clone::clone)?;
+    once(client, url, max_bytes)
+}
+
+fn once(client: &Guarded, url: &str, max_bytes: u64) -> Result<Vec<u8>, String> {
     match client.get(url, max_bytes, &AtomicBool::new(false)) {
         Ok(fetched) => Ok(fetched.body),
         Err(FetchFailure::Final(reason) | FetchFailure::Passing { reason, .. }) => Err(reason),

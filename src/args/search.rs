@@ -73,6 +73,9 @@ pub struct SearchArgs {
     /// Go on where a page ended: its `next_cursor`
     #[arg(long, value_name = "C")]
     pub cursor: Option<String>,
+    /// Fetch a picture also from this machine and from private networks
+    #[arg(long)]
+    pub allow_private_addresses: bool,
     /// Compare every image, even in a large collection
     #[arg(long)]
     pub exact: bool,

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use engine::decode::{DecodeOptions, decode};
 use engine::{DinoEmbedder, Embedder};
+use indexer::fetch::{FetchOptions, fetch};
 use indexer::filter::Filter;
 use indexer::search::crop::Crop;
 use indexer::search::vector_file::read_vector;
@@ -42,8 +43,13 @@ pub fn run(settings: &Settings, args: &SearchArgs) -> Outcome {
 
     let collections = Collections::new(&settings.home);
     let manifest = collections.manifest(&args.collection)?;
-    let mut examples =
-        Examples { settings, manifest: &manifest, model: None, took: Took::default() };
+    let mut examples = Examples {
+        settings,
+        manifest: &manifest,
+        allow_private: args.allow_private_addresses,
+        model: None,
+        took: Took::default(),
+    };
     let positive =
         positive.into_iter().map(|typed| examples.read(typed)).collect::<Outcome<_>>()?;
     let negative =
@@ -127,6 +133,8 @@ fn typed(args: &SearchArgs) -> Outcome<(Vec<Typed<'_>>, Vec<Typed<'_>>)> {
 struct Examples<'a> {
     settings: &'a Settings,
     manifest: &'a Manifest,
+    /// Whether pictures may be fetched from private networks.
+    allow_private: bool,
     model: Option<DinoEmbedder>,
     took: Took,
 }
@@ -143,7 +151,7 @@ impl Examples<'_> {
     fn embed(&mut self, path: &Path, crop: Option<&Crop>) -> Outcome<Example> {
         let start = Instant::now();
         let options = DecodeOptions { icc: self.manifest.model.icc, ..DecodeOptions::default() };
-        let bytes = read(path, options.limits.max_bytes)?;
+        let bytes = read(path, options.limits.max_bytes, self.allow_private)?;
         let mut picture = decode(&bytes, &options)
             .map_err(|error| Failure::Failed(format!("{}: {error}", path.display())))?
             .image;
@@ -229,7 +237,7 @@ pub fn hit_json(rank: usize, hit: &Hit, manifest: &Manifest) -> serde_json::Valu
     })
 }
 
-fn read(image: &Path, max_bytes: u64) -> Outcome<Vec<u8>> {
+fn read(image: &Path, max_bytes: u64, allow_private: bool) -> Outcome<Vec<u8>> {
     let failed = |reason: String| Failure::Failed(format!("{}: {reason}", image.display()));
     if image == Path::new("-") {
         let mut bytes = Vec::new();
@@ -243,7 +251,10 @@ fn read(image: &Path, max_bytes: u64) -> Outcome<Vec<u8>> {
         .to_str()
         .is_some_and(|text| text.starts_with("http://") || text.starts_with("https://"))
     {
-        return Err(failed("searching by URL is not possible yet; download the picture".into()));
+        // Robots are asked not to gather; this is one picture, which is not kept.
+        let options =
+            FetchOptions { ignore_robots: true, allow_private, ..FetchOptions::default() };
+        return fetch(&image.to_string_lossy(), max_bytes, &options).map_err(failed);
     }
     if image.is_dir() {
         return Err(failed("this is a folder; a search takes one picture".into()));

@@ -132,6 +132,36 @@ fn a_part_of_a_picture_is_searched_with() {
 }
 
 #[test]
+fn a_picture_is_fetched_by_its_address() {
+    let akin = indexed(6);
+    let picture = std::fs::read(akin.path("pictures/04.png")).expect("read");
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
+    let address = listener.local_addr().expect("address");
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            use std::io::{Read, Write};
+            let mut request = [0; 1024];
+            let read = stream.read(&mut request).unwrap_or(0);
+            let found = request[..read].starts_with(b"GET /04.png ");
+            let (status, body) =
+                if found { ("200 OK", &picture[..]) } else { ("404 No", &b""[..]) };
+            let head = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n", body.len());
+            // The program may have gone away.
+            let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body));
+        }
+    });
+    let words = format!("search http://{address}/04.png -c c --json");
+    let refused = akin.run(&words);
+    assert_eq!(refused.code, Some(1));
+    assert!(refused.stderr.contains("is not a public address"), "{}", refused.stderr);
+    let found = akin.ok(&format!("{words} --allow-private-addresses"));
+    assert_eq!(names(&found)[0], "04.png");
+    let gone = akin.run(&format!("search http://{address}/5.png -c c --allow-private-addresses"));
+    assert_eq!(gone.code, Some(1));
+    assert!(gone.stderr.contains("404"), "{}", gone.stderr);
+}
+
+#[test]
 fn what_makes_no_sense_is_refused_in_one_sentence() {
     let akin = indexed(3);
     std::fs::write(akin.path("v.json"), "[1, 2]").expect("write");
