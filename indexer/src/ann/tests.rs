@@ -152,7 +152,7 @@ fn a_filter_is_kept_to_and_its_panic_goes_no_further() {
     let folder = tempfile::tempdir().expect("temporary folder");
     let (_vectors, rows, alive) = stored(folder.path(), 500);
     let layers = Layers::build(folder.path(), &rows, &alive).expect("build");
-    let third = |row: u32| row % 3 == 0;
+    let third = |row: u32| row.is_multiple_of(3);
     let found = layers.candidates(&vector(12), 10, Some(&third)).expect("candidates");
     assert!(found.len() >= 10 && found.contains(&12) && found.iter().all(|row| row % 3 == 0));
     let hook = std::panic::take_hook();

@@ -113,7 +113,7 @@ fn copy_alive(
     let rows = collection.vectors.snapshot();
     let fill = |rewrite: &mut Rewrite| {
         for (done, image) in collection.images().enumerate() {
-            if done as u64 % STEP == 0 {
+            if (done as u64).is_multiple_of(STEP) {
                 progress.step("copying images", done as u64, images, UNTOUCHED)?;
             }
             let (id, record) = image?;

@@ -203,7 +203,7 @@ impl Guarded {
             .and_then(|date| parse_http_date(&date))
             .map_or(0, |seconds| seconds.saturating_mul(1_000_000_000));
         let mut body = Vec::new();
-        let mut buffer = [0; 1 << 15];
+        let mut buffer = vec![0; 1 << 15];
         loop {
             if stop.load(Ordering::Relaxed) {
                 return Err(FetchFailure::passing("stopped"));

@@ -190,11 +190,11 @@ mod tests {
             ("t.jsonl", "{\"path\":\"a\"\n", None, "row 1"),
             ("t.doc", "words", None, "must end in"),
         ] {
-            let error = table(name, text, key).err().expect(message).to_string();
+            let error = table(name, text, key).expect_err(message).to_string();
             assert!(error.contains(message), "{error}");
         }
         let large = format!("{{\"path\":\"a\",\"n\":\"{}\"}}", "x".repeat(70_000));
-        let error = table("t.jsonl", &large, None).err().expect("too large").to_string();
+        let error = table("t.jsonl", &large, None).expect_err("too large").to_string();
         assert!(error.contains("row 1") && error.contains("65536"), "{error}");
         Ok(())
     }

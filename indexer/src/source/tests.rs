@@ -69,6 +69,6 @@ fn excluded_folders_are_not_entered_and_patterns_match_names_and_paths() {
     assert_eq!(listed(&["deep/*.jpg"]), ["a.jpg", "a.png", "cache/b.jpg", "deep/cache/c.jpg"]);
     assert_eq!(listed(&["deep/**"]), ["a.jpg", "a.png", "cache/b.jpg"]);
     let wrong = SourceOptions { exclude: vec!["[".to_owned()], ..SourceOptions::default() };
-    let error = open(&[root.clone()], &wrong).err().expect("an error").to_string();
+    let error = open(std::slice::from_ref(&root), &wrong).err().expect("an error").to_string();
     assert!(error.contains("`[`"), "{error}");
 }

@@ -10,7 +10,7 @@ use crate::support::Case;
 fn run(case: &mut Case, options: MetadataOptions) -> IngestReport {
     let folder = case.path("folder");
     let sidecars = options.sidecar;
-    let metadata = Metadata::open(options, &[folder.clone()]).expect("metadata");
+    let metadata = Metadata::open(options, std::slice::from_ref(&folder)).expect("metadata");
     let sources = SourceOptions { sidecars, ..SourceOptions::default() };
     let mut sources = case.open(&[folder], &sources);
     case.run(&mut sources, &metadata, IngestOptions::default()).expect("ingest")

@@ -198,17 +198,17 @@ fn members_that_have_gone_are_removed_and_those_behind_damage_are_not() {
         tar(&members)
     };
     let shard = case.write("shard.tar", &some(&[0, 1, 2]));
-    assert_eq!(case.ingest(&[shard.clone()]).added, 3);
+    assert_eq!(case.ingest(std::slice::from_ref(&shard)).added, 3);
     let whole = some(&[0, 1, 2]);
     case.write("shard.tar", &whole[..whole.len() - 2000]);
-    let report = case.ingest(&[shard.clone()]);
+    let report = case.ingest(std::slice::from_ref(&shard));
     assert_eq!(report.removed, 0);
     assert!(report.skipped.iter().any(|s| s.reason.contains("damaged at byte")), "{report:?}");
     case.write("shard.tar", &some(&[0, 2]));
-    let report = case.ingest(&[shard.clone()]);
+    let report = case.ingest(std::slice::from_ref(&shard));
     assert_eq!((report.removed, case.collection.len()), (1, 2));
     std::fs::remove_file(&shard).expect("remove");
-    let report = case.ingest(&[shard.clone()]);
+    let report = case.ingest(std::slice::from_ref(&shard));
     assert_eq!((report.removed, report.held_back[0].gone), (0, 2));
     let prune = IngestOptions { prune: true, ..IngestOptions::default() };
     assert_eq!(case.ingest_with(&[shard], prune).expect("ingest").removed, 2);
@@ -229,7 +229,7 @@ fn zip_bombs_encrypted_and_damaged_members_are_listed_with_the_reason() {
         .add_with("bomb.png", &vec![0; 100_000], 0, 7, 200_000_000)
         .add_with("huge.png", &vec![0; 100_000], 0, 7, 4_000_000_000);
     let path = case.write("a.zip", &zip.finish());
-    let report = case.ingest(&[path.clone()]);
+    let report = case.ingest(std::slice::from_ref(&path));
     assert_eq!(report.added, 1);
     let reason = |name: &str| {
         let path = Locator::member(&path, name.as_bytes()).to_path();
@@ -272,7 +272,7 @@ fn a_webdataset_shard_brings_its_payload() {
             (b"002.json", b"broken"),
         ]),
     );
-    let report = case.ingest(&[shard.clone()]);
+    let report = case.ingest(std::slice::from_ref(&shard));
     assert_eq!((report.added, report.not_pictures), (3, 1), "{report:?}");
     let payload = |name: &[u8]| {
         let payload = case.payload(&Locator::member(&shard, name));

@@ -93,7 +93,7 @@ fn failures_say_why_and_are_tried_again_only_when_asked() {
     let text = text + "http://127.0.0.1:1/refused\n";
     let table = case.write("t.txt", text.as_bytes());
     let ingest = |case: &mut Case, options: IngestOptions| {
-        let mut sources = case.open(&[table.clone()], &quick());
+        let mut sources = case.open(std::slice::from_ref(&table), &quick());
         case.run(&mut sources, &Metadata::none(), options).expect("ingest")
     };
     let report = ingest(&mut case, IngestOptions::default());

@@ -146,7 +146,7 @@ fn a_root_that_vanishes_is_kept_and_watched_again_when_it_returns() {
     let mut case = Case::new();
     let root = case.pictures("root", 0, 30);
     let mut watch = start(&case, &root);
-    case.ingest(&[root.clone()]);
+    case.ingest(std::slice::from_ref(&root));
     let away = case.path("away");
     std::fs::rename(&root, &away).expect("rename");
     for _ in 0..2 {

@@ -108,7 +108,7 @@ fn put(collection: &mut Collection, number: u64, content: u64) -> ImageId {
         stamp: FileStamp { size: number, mtime_ns: -7 },
         width: 4,
         height: 5,
-        warning: (number % 2 == 0).then(|| "odd".to_owned()),
+        warning: number.is_multiple_of(2).then(|| "odd".to_owned()),
         payload,
     };
     let id = collection.put(image, &embedding(content)).expect("put");

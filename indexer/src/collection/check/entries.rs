@@ -42,7 +42,7 @@ pub(super) fn look_at_all(
             return Ok(());
         }
         let done = look.survey.images;
-        if done % STEP == 0 {
+        if done.is_multiple_of(STEP) {
             progress.step("checking images", done, expected, UNTOUCHED)?;
         }
     }
@@ -108,12 +108,13 @@ impl Look<'_> {
         match sound(self.catalog.seen(record.path.as_bytes()))? {
             // A damaged one is listed on its own.
             None => {}
-            Some(Some(Seen { kind: SeenKind::Image(other), stamp })) if other == id => {
-                if stamp != record.stamp {
-                    let problem = "size and time in its path entry are others than in its record";
-                    self.survey.violation(subject.clone(), problem, Cure::Copy);
-                }
+            Some(Some(Seen { kind: SeenKind::Image(other), stamp }))
+                if other == id && stamp != record.stamp =>
+            {
+                let problem = "size and time in its path entry are others than in its record";
+                self.survey.violation(subject.clone(), problem, Cure::Copy);
             }
+            Some(Some(Seen { kind: SeenKind::Image(other), .. })) if other == id => {}
             Some(Some(Seen { kind: SeenKind::Image(other), .. }))
                 if self.has_path(other, record.path.as_bytes())? =>
             {

@@ -232,7 +232,8 @@ fn entries_that_do_not_lead_back_are_found_and_made_again() {
         [key(b'h', &hash[..16]), number.to_be_bytes().to_vec()].concat()
     };
     let odd = Some(b"\0\0\0\0odd".to_vec());
-    let cases: [(Vec<u8>, Option<Vec<u8>>, &str, &str); 14] = [
+    type Tampering<'a> = (Vec<u8>, Option<Vec<u8>>, &'a str, &'a str);
+    let cases: [Tampering<'_>; 14] = [
         (path(4), None, "image 4", "no entry"),
         (path(4), seen(7), "image 4", "leads to image 7"),
         (path(4), seen(99), "path /pictures/4.jpg", "image 99, which is not there"),
