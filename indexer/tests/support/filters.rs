@@ -1,4 +1,5 @@
 //! Filters drawn by lot, with collisions of names, types and values made likely.
+#![allow(dead_code, reason = "each test program uses a part")]
 
 use std::ops::Bound;
 

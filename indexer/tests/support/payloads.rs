@@ -1,4 +1,5 @@
 //! Payloads drawn by lot, with values that filters of `filters.rs` ask for.
+#![allow(dead_code, reason = "each test program uses a part")]
 
 use indexer::Payload;
 use serde_json::{Value, json};

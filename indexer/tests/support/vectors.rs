@@ -1,4 +1,5 @@
 //! Collections of vectors drawn by lot, without pictures.
+#![allow(dead_code, reason = "each test program uses a part")]
 
 use std::path::Path;
 
