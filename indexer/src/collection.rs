@@ -119,7 +119,7 @@ impl Collection {
     /// Checks that vectors of this model belong into this collection.
     ///
     /// # Errors
-    /// [`IndexerError::ModelMismatch`].
+    /// [`IndexerError::ModelMismatch`](crate::IndexerError::ModelMismatch).
     pub fn check_model(&self, model: &ModelIdentity) -> Result<()> {
         self.view().check_model(model)
     }
