@@ -118,7 +118,8 @@ fn killed_deletions_leave_all_or_nothing() {
 #[test]
 fn killed_reindexes_leave_one_model_and_get_done() {
     let case = indexed(60);
-    let ids: Vec<_> = state(&case.open()).0.into_iter().map(|(id, record, _)| (id, record)).collect();
+    let ids: Vec<_> =
+        state(&case.open()).0.into_iter().map(|(id, record, _)| (id, record)).collect();
     let mut models = std::collections::BTreeSet::new();
     kill_again_and_again(&case, "reindex", &mut |_| {
         let collection = case.open();
