@@ -104,13 +104,17 @@ pub enum PrecisionArg {
 }
 
 #[derive(Debug, Args)]
-#[group(id = "which", required = true, multiple = true, args = ["ids", "paths", "under"])]
 pub struct RemoveArgs {
     /// Collection
     #[arg(default_value = "default")]
     pub name: String,
     /// Image with this id
-    #[arg(long = "id", value_name = "N", num_args = 1..)]
+    #[arg(
+        long = "id",
+        value_name = "N",
+        num_args = 1..,
+        required_unless_present_any = ["paths", "under"]
+    )]
     pub ids: Vec<u64>,
     /// Image of this file, which may be gone
     #[arg(long = "path", value_name = "FILE", num_args = 1..)]

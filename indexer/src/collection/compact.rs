@@ -120,7 +120,8 @@ fn copy_alive(
             let vector = rows.read(record.row, id)?;
             rewrite.put(id, record, &vector)?;
         }
-        collection.catalog.failures().try_for_each(|failure| rewrite.fail(failure?))
+        collection.catalog.failures().try_for_each(|failure| rewrite.fail(failure?))?;
+        progress.step("building what is derived", 0, 0, UNTOUCHED)
     };
     let rewrite = Rewrite::filled(&collection.folder, like.model.dim, like.precision, fill)?;
     if rewrite.images() != images {
@@ -137,7 +138,6 @@ fn copy_alive(
     let (next_id, sequence) = (collection.meta.next_id, collection.meta.sequence);
     let lock = Arc::clone(&collection.lock);
     drop((rows, collection));
-    progress.step("building what is derived", 0, 0, UNTOUCHED)?;
     let manifest = rewrite.swap(like, next_id, sequence)?;
     drop(lock);
     Ok(manifest)

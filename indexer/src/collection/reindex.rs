@@ -21,6 +21,7 @@ use super::{Collection, describe, room};
 use crate::durable::replace_file;
 use crate::error::{IndexerError, IoContext, Result};
 use crate::id::{ContentHash, ImageId};
+use crate::locator::LocatorKind;
 use crate::manifest::Manifest;
 use crate::pipeline::{self, Outcome, Skipped};
 use crate::record::{Failure, FileStamp, Record};
@@ -50,7 +51,7 @@ pub struct ReindexOptions {
     pub model_source: Option<String>,
     /// Drop an unfinished one for another model.
     pub restart: bool,
-    /// Images may go whose whole folder is not there.
+    /// Images may go whose whole folder, archive or host is not there.
     pub prune: bool,
 }
 
@@ -80,8 +81,8 @@ struct Reindex<'a> {
     new: Rewrite,
     /// Images tried in this run, with the content hash the old data had then.
     tried: HashMap<ImageId, ContentHash>,
-    /// Images whose file is gone together with its folder.
-    unmounted: Vec<PathBuf>,
+    /// Images whose file is gone together with what it lies in.
+    unreachable: Vec<PathBuf>,
     report: ReindexReport,
 }
 
@@ -130,7 +131,7 @@ impl Collections {
             embedder,
             new,
             tried: HashMap::new(),
-            unmounted: Vec::new(),
+            unreachable: Vec::new(),
             report: ReindexReport::default(),
         };
         let old = reindex.bring_up_to_date(progress)?;
@@ -297,10 +298,10 @@ impl Reindex<'_> {
                     files.push(SourceFile { path: record.path.to_path(), stamp });
                     waiting.push((id, record));
                 }
-                Err(Missing { reason, with_folder }) => {
+                Err(Missing { reason, is_unreachable }) => {
                     let path = record.path.to_path();
-                    if with_folder {
-                        self.unmounted.push(path.clone());
+                    if is_unreachable {
+                        self.unreachable.push(path.clone());
                     }
                     // A stamp that no file has: when it comes back, it is read.
                     let skipped = Skipped { path, reason, not_a_picture: false };
@@ -336,7 +337,13 @@ impl Reindex<'_> {
                         self.forget(id)?;
                         self.new.put(id, record, embedding.as_slice())?;
                     }
-                    Outcome::Skipped(skipped) => self.skip(id, record, skipped, file.stamp)?,
+                    Outcome::Skipped(skipped) => {
+                        // The net may only be away for now.
+                        if matches!(record.path.kind(), LocatorKind::Url(_)) {
+                            self.unreachable.push(file.path.clone());
+                        }
+                        self.skip(id, record, skipped, file.stamp)?;
+                    }
                     // Nothing is taken for unchanged here.
                     Outcome::Unchanged => {}
                 }
@@ -383,32 +390,44 @@ impl Reindex<'_> {
 
     /// A disk that is not mounted must not empty a collection.
     fn refuse_missing_folders(&self, prune: bool) -> Result<()> {
-        let Some(first) = self.unmounted.first().filter(|_| !prune) else { return Ok(()) };
+        let Some(first) = self.unreachable.first().filter(|_| !prune) else { return Ok(()) };
         Err(IndexerError::InvalidRequest(format!(
-            "{} images are missing together with their folder, such as {}; `{}` is as it was and the \
-             new vectors are kept. Is a disk not mounted? Then mount it and run this again; if they \
-             are gone for good, add --prune",
-            self.unmounted.len(),
+            "{} images are missing together with their folder, archive or host, such as {}; `{}` is as \
+             it was, and the new vectors are kept. Is a disk not mounted, or the net away? Then run \
+             this again when it is back; if they are gone for good, add --prune",
+            self.unreachable.len(),
             first.display(),
             self.name,
         )))
     }
 }
 
-/// Why a file is not there.
+/// Why a picture cannot be read.
 struct Missing {
     reason: String,
-    /// Its folder is not there either.
-    with_folder: bool,
+    /// Not only it is not there, but what it lies in.
+    is_unreachable: bool,
 }
 
+/// The stamp that the picture's record is to have, if there is something to read.
 fn present(record: &Record) -> Result<FileStamp, Missing> {
     let path = record.path.to_path();
-    stamp_of(&path).map_err(|error| Missing {
-        with_folder: !path.parent().is_some_and(Path::exists),
-        reason: match error.kind() {
-            std::io::ErrorKind::NotFound => "the file is gone".to_owned(),
-            _ => format!("it cannot be read: {error}"),
+    match record.path.kind() {
+        LocatorKind::Url(_) => Ok(record.stamp),
+        // A folder may be named like an archive, with the exclamation mark.
+        LocatorKind::Member { archive, .. } if !path.exists() => match archive.exists() {
+            true => Ok(record.stamp),
+            false => {
+                let reason = format!("the archive {} is gone", archive.display());
+                Err(Missing { reason, is_unreachable: true })
+            }
         },
-    })
+        _ => stamp_of(&path).map_err(|error| Missing {
+            is_unreachable: !path.parent().is_some_and(Path::exists),
+            reason: match error.kind() {
+                std::io::ErrorKind::NotFound => "the file is gone".to_owned(),
+                _ => format!("it cannot be read: {error}"),
+            },
+        }),
+    }
 }

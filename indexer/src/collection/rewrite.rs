@@ -255,6 +255,8 @@ pub(super) fn from_format_1(collection: &Path, old: &Manifest) -> Result<Manifes
 
 /// Removes what interrupted rewrites and earlier data left behind.
 pub(super) fn remove_leftovers(collection: &Path, manifest: &Manifest) -> Result<()> {
+    remove_temporary(collection)?;
+    remove_temporary(&collection.join(&manifest.data).join("ann"))?;
     for entry in std::fs::read_dir(collection).io("list", collection)? {
         let path = entry.io("list", collection)?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -266,6 +268,27 @@ pub(super) fn remove_leftovers(collection: &Path, manifest: &Manifest) -> Result
         }
     }
     Ok(())
+}
+
+/// Files that were not yet given their name.
+fn remove_temporary(folder: &Path) -> Result<()> {
+    let entries = match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.io("list", folder)?,
+    };
+    for entry in entries {
+        let path = entry.io("list", folder)?.path();
+        let is_ours = path.file_name().is_some_and(|name| is_temporary(&name.to_string_lossy()));
+        if is_ours && path.is_file() {
+            std::fs::remove_file(&path).io("remove", &path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a file was made to be renamed when it is complete.
+pub(super) fn is_temporary(name: &str) -> bool {
+    name.starts_with(".tmp")
 }
 
 pub(super) fn remove_folder(folder: &Path) -> Result<()> {

@@ -176,7 +176,7 @@ fn any_cut_or_flipped_archive_is_refused() {
     let case = Case::new();
     let sound = std::fs::read(case.snapshot()).expect("read");
     case.assert_refused(&sound[..sound.len() - 1], "SHA256SUMS");
-    case.assert_refused(&sound[..sound.len() / 2], "vectors.npy: it should take");
+    case.assert_refused(&sound[..sound.len() - 4000], "vectors.npy: it should take");
     case.assert_refused(&sound[..600], "snapshot.json");
     case.assert_refused(&sound[..100], "no snapshot");
     case.assert_refused(b"", "no snapshot");

@@ -108,17 +108,14 @@ fn restore_into(folder: &Path, archive: &Archive, progress: &mut Progress<'_>) -
     let fill = |rewrite: &mut Rewrite| {
         let mut paths = HashSet::new();
         images(archive, rewrite, &mut paths, progress)?;
-        failures(archive, rewrite, &mut paths)
+        failures(archive, rewrite, &mut paths)?;
+        progress.step("building what is derived", 0, 0, UNTOUCHED)
     };
     let rewrite = Rewrite::filled(folder, like.model.dim, like.precision, fill)?;
     // Ids of the collection that is replaced are not given to other images.
     let meta = present.and_then(|manifest| counters(folder, &manifest)).unwrap_or_default();
     let next_id = info.next_id.max(meta.next_id);
     let sequence = info.sequence.max(meta.sequence);
-    if let Err(error) = progress.step("building what is derived", 0, 0, UNTOUCHED) {
-        rewrite.discard();
-        return Err(error);
-    }
     rewrite.swap(&like, next_id, sequence).map(drop)
 }
 

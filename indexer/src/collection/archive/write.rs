@@ -114,6 +114,8 @@ impl Collection {
     /// # Errors
     /// A vector is damaged, or the disk refuses; then there is no new file.
     pub fn snapshot(&self, out: &Path, progress: &mut Progress<'_>) -> Result<SnapshotReport> {
+        // First of all, so that a folder that cannot be written to costs no time.
+        let file = temporary_beside(out)?;
         // Tar says sizes before contents, so everything is written twice: first to be measured.
         let mut contents = Contents { collection: self, rows: self.vectors.snapshot(), progress };
         let mut members = Vec::new();
@@ -126,7 +128,6 @@ impl Collection {
         let header = serde_json::to_vec_pretty(&info).map_err(io::Error::from).io("write", out)?;
         let sums = sums(&header, &info.members);
         let bytes = info.total_bytes(header.len() as u64, sums.len() as u64);
-        let file = temporary_beside(out)?;
         let beside = file.path().parent().unwrap_or(Path::new("."));
         room::require(beside, bytes)?;
 

@@ -11,6 +11,7 @@ use crate::ann::Audit;
 use crate::catalog::{Catalog, Meta};
 use crate::collection::layout::manifest_path;
 use crate::collection::progress::Progress;
+use crate::collection::rewrite::is_temporary;
 use crate::collection::{reindex, room};
 use crate::error::{IoContext, Result};
 use crate::id::ImageId;
@@ -116,7 +117,7 @@ impl Survey {
                     megabytes(&entry.path())?
                 ));
                 self.leftovers.push(entry.path());
-            } else if name.starts_with(".tmp") {
+            } else if is_temporary(&name) {
                 self.notes.push(format!("{name} was left by an interruption"));
                 self.leftovers.push(entry.path());
             }
