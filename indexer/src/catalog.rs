@@ -40,6 +40,10 @@ use crate::id::{ContentHash, ImageId};
 use crate::locator::Locator;
 use crate::record::{self, Failure, Known, Record, Seen, SeenKind};
 
+/// Memory for pages of the catalog: records of a million images are about 300 MB, of which searches
+/// mostly read the same.
+const CACHE_BYTES: u64 = 128 << 20;
+
 /// Counters that change with every commit, in the same batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Meta {
@@ -66,7 +70,7 @@ impl Catalog {
         std::fs::create_dir_all(folder).io("create", folder)?;
         remove_unfinished_snapshots(folder)?;
         // Every commit flushes; a flush in between would only write more often.
-        let config = sled::Config::new().path(folder).cache_capacity(64 << 20);
+        let config = sled::Config::new().path(folder).cache_capacity(CACHE_BYTES);
         let config = config.flush_every_ms(None);
         let opened = std::panic::catch_unwind(AssertUnwindSafe(|| config.open()));
         let db = opened
