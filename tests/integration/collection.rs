@@ -103,7 +103,7 @@ fn a_collection_goes_over_to_other_settings() {
     let run = akin.ok("collection reindex c --pooling mean-patch --json").json();
     assert_eq!((&run["embedded"], &run["images"]), (&5.into(), &5.into()));
     let info = akin.ok("collection info c --json").json();
-    assert_eq!(info["pooling"], "mean-patch");
+    assert_eq!(info["pooling"], "mean_patch");
     let found = akin.ok("search {}/pictures/02.png -c c --json").json();
     assert!(found["hits"][0]["similarity"].as_f64().expect("similarity") > 0.999);
     akin.ok("collection check c -q");

@@ -47,7 +47,8 @@ fn a_snapshot_comes_back_the_same_under_any_name() {
     let mut restored = case.collections().open("d").expect("open");
     assert_eq!(state(&restored), before);
     assert!(restored.view().is_approximate(), "the graph is built");
-    assert_eq!(restored.manifest().background, case.open().manifest().background);
+    // Drawn again: the pairs depend on the order of rows, which has no gaps any more.
+    assert_eq!(restored.manifest().background.len(), 1001);
     assert_eq!(put(&mut restored, 99, 99), ImageId(30), "ids go on");
     drop(restored);
     case.assert_sound("d");
@@ -124,7 +125,7 @@ fn an_existing_collection_is_replaced_only_when_told_and_at_once() {
 
 #[test]
 fn what_is_damaged_beyond_opening_can_be_replaced() {
-    for spoil in ["manifest.json", "data-000001/catalog/conf"] {
+    for spoil in ["manifest.json", "data-000001/catalog/db"] {
         let case = Case::new();
         let before = state(&case.open());
         let file = case.snapshot();

@@ -325,13 +325,6 @@ fn what_cannot_be_opened_is_reported_with_the_way_out() {
     );
     lost(
         &|case| {
-            let conf = case.data().join("catalog/conf");
-            std::fs::write(conf, b"nonsense").expect("write");
-        },
-        "cannot be opened",
-    );
-    lost(
-        &|case| {
             let path = manifest_path(&case.folder());
             let mut manifest = Manifest::read(&path, "c").expect("read");
             manifest.model.weights_sha256 = "1".repeat(64);
