@@ -3,8 +3,11 @@
 mod cli;
 mod curate;
 mod dedup;
+mod collection;
 mod demo;
+mod index;
 mod probe;
+mod search;
 mod support;
 mod tidy;
 mod training;
