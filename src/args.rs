@@ -17,16 +17,16 @@ use engine::decode::IccPolicy;
 use engine::{ModelIdentity, ModelOptions, Pooling, Preprocess, vit::PosEmbedRule};
 
 pub use self::bench::{BenchCommand, BenchIndexArgs, BenchSearchArgs};
+pub use self::collection::{
+    CheckArgs, CollectionCommand, CollectionInfoArgs, CompactArgs, DeleteArgs, PrecisionArg,
+    ReindexArgs, RemoveArgs, RestoreArgs, SnapshotArgs,
+};
 pub use self::curate::{
     CurateArgs, CurateCommand, CurateMethod, CurateRunArgs, ExplainArgs, ReviewArgs, SpreadArg,
 };
 pub use self::dedup::DedupArgs;
 pub use self::export::{
     ExportArgs, ExportCommand, ExportWriteArgs, FilesArg, FormatArg, VerifyArgs,
-};
-pub use self::collection::{
-    CheckArgs, CollectionCommand, CollectionInfoArgs, CompactArgs, DeleteArgs, PrecisionArg,
-    ReindexArgs, RemoveArgs, RestoreArgs, SnapshotArgs,
 };
 pub use self::index::IndexArgs;
 pub use self::probe::{EvalLinearArgs, FitArgs, LabelArgs, MethodArg, ProbeArgs, ScaleArg, YesNo};

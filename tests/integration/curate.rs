@@ -25,7 +25,7 @@ fn pool() -> Akin {
 
 /// The tiny model finds everything alike: only the same picture counts as a copy.
 const CURATE: &str = "curate --pool pool --seed {}/seeds --exclude {}/tests --self-threshold \
-                      0.999999 --threshold 0.999999 -k 2 --out {}/run";
+                      0.999 --threshold 0.999 -k 2 --out {}/run";
 
 fn manifest(folder: &Path) -> Vec<serde_json::Value> {
     let text = std::fs::read_to_string(folder.join("manifest.jsonl")).expect("manifest");

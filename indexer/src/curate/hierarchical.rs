@@ -13,6 +13,10 @@ use super::similar::{Match, nearest, stop_if};
 use crate::error::Result;
 use crate::random::SplitMix64;
 
+/// Points up to which k-means is started several times, and how often.
+const FEW: usize = 2000;
+const STARTS: u64 = 8;
+
 /// Levels of clusters, finest first: the points of a level are the centroids of the one below.
 pub(crate) struct Hierarchy {
     pub(crate) levels: Vec<Clusters>,
@@ -100,18 +104,34 @@ fn resampled(
     cancel: &AtomicBool,
 ) -> Result<Clusters> {
     let kmeans = KMeans { clusters, iterations: config.iterations, start: Start::Careful, seed };
-    let mut found = kmeans.run(points, cancel)?;
+    let mut found = best_of_several(&kmeans, points, cancel)?;
     for round in 0..config.resamplings {
         stop_if(cancel)?;
         let near = |members| closest(&found.assigned, members).into_iter().take(config.resample);
         let chosen: Vec<u32> = found.members().into_iter().flat_map(near).collect();
         let sample = Held { values: points.gather(&chosen)?, dim: points.dim() };
         let kmeans = KMeans { seed: seed.wrapping_add(1 + round as u64), ..kmeans.clone() };
-        let Clusters { centroids, objective, reseeded, .. } = kmeans.run(&sample, cancel)?;
+        let Clusters { centroids, objective, reseeded, .. } =
+            best_of_several(&kmeans, &sample, cancel)?;
         let assigned = nearest(points, &centroids, cancel)?;
         found = Clusters { centroids, assigned, objective, reseeded };
     }
     Ok(found)
+}
+
+/// Of a few points, the best of several starts: k-means on the centroids of a lower level easily ends
+/// where two far groups share a cluster.
+fn best_of_several(kmeans: &KMeans, points: &dyn Points, cancel: &AtomicBool) -> Result<Clusters> {
+    let mut best = kmeans.run(points, cancel)?;
+    let last = |found: &Clusters| found.objective.last().copied().unwrap_or(f64::INFINITY);
+    for start in 1..STARTS * u64::from(points.len() <= FEW) {
+        let seed = kmeans.seed ^ start.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let next = KMeans { seed, ..kmeans.clone() }.run(points, cancel)?;
+        if last(&next) < last(&best) {
+            best = next;
+        }
+    }
+    Ok(best)
 }
 
 /// Members by falling similarity with their centroid, ties by number.

@@ -70,7 +70,17 @@ fn nearest_excluded(inputs: &Inputs<'_>) -> Result<Vec<Leak>> {
     let wanted = Wanted { k: 1, floor: f32::NEG_INFINITY, method: Method::Exact };
     let items: BTreeMap<u32, u32> =
         pool.images().iter().enumerate().map(|(item, image)| (image.row, item as u32)).collect();
+    // The same file is a leak whatever its stored vector was rounded to.
+    let mut files: BTreeMap<[u8; 32], Leak> = BTreeMap::new();
     for (number, set) in excluded.iter().enumerate() {
+        for image in set.images() {
+            files.entry(image.sha256).or_insert(Leak {
+                item: 0,
+                set: number as u32,
+                id: image.id,
+                similarity: 1.0,
+            });
+        }
         let others = Some((set.view(), None));
         let graph = neighbours((pool.view(), None), others, wanted, &|_| {}, inputs.cancel)?;
         for (row, near) in graph.iter() {
@@ -82,6 +92,11 @@ fn nearest_excluded(inputs: &Inputs<'_>) -> Result<Vec<Leak>> {
                 let id = set.view().id_of(other)?;
                 *best = Some(Leak { item, set: number as u32, id, similarity });
             }
+        }
+    }
+    for (item, image) in pool.images().iter().enumerate() {
+        if let Some(leak) = files.get(&image.sha256) {
+            nearest[item] = Some(Leak { item: item as u32, ..*leak });
         }
     }
     Ok(nearest.into_iter().flatten().collect())
