@@ -1,19 +1,28 @@
 //! The command line, as typed.
 
 mod bench;
+mod collection;
 mod dedup;
+mod index;
 mod probe;
+mod search;
 mod ssl;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use engine::decode::IccPolicy;
-use engine::{ModelOptions, Pooling, Preprocess, vit::PosEmbedRule};
+use engine::{ModelIdentity, ModelOptions, Pooling, Preprocess, vit::PosEmbedRule};
 
 pub use self::bench::{BenchCommand, BenchIndexArgs, BenchSearchArgs};
+pub use self::collection::{
+    CheckArgs, CollectionCommand, CollectionInfoArgs, CompactArgs, DeleteArgs, PrecisionArg,
+    ReindexArgs, RemoveArgs, RestoreArgs, SnapshotArgs,
+};
 pub use self::dedup::DedupArgs;
+pub use self::index::IndexArgs;
 pub use self::probe::{EvalLinearArgs, FitArgs, LabelArgs, MethodArg, ProbeArgs, ScaleArg, YesNo};
+pub use self::search::{ScoringArg, SearchArgs};
 pub use self::ssl::{ArchArg, BackboneArgs, CentringArg, SslArgs};
 
 /// Visual search on frozen DINOv2 features: index folders of pictures, find a picture's kin.
@@ -62,10 +71,10 @@ pub struct GlobalArgs {
 pub enum Command {
     /// See it work: draw a gallery, index it, find a picture's kin, copies and leaks
     Demo(DemoArgs),
-    /// Bring a collection up to date with files and folders
+    /// Bring a collection up to date with folders, archives, tables of URLs, embeddings
     Index(IndexArgs),
     /// Find the pictures most similar to one
-    Search(SearchArgs),
+    Search(Box<SearchArgs>),
     /// Give every image of a collection the class that a head finds in it
     Label(LabelArgs),
     /// Find duplicates: equal files, edited copies, look-alikes
@@ -84,7 +93,7 @@ pub enum Command {
     /// Measure speed on this machine
     #[command(subcommand)]
     Bench(BenchCommand),
-    /// Look at collections
+    /// Look at collections and take care of them
     #[command(subcommand)]
     Collection(CollectionCommand),
 }
@@ -216,37 +225,6 @@ pub struct DemoArgs {
 }
 
 #[derive(Debug, Args)]
-pub struct IndexArgs {
-    /// Files and folders (searched recursively)
-    #[arg(required = true, value_name = "SOURCE")]
-    pub sources: Vec<PathBuf>,
-    /// Collection, created if there is none
-    #[arg(short, long, default_value = "default", value_name = "NAME")]
-    pub collection: String,
-    /// Try files again that failed before
-    #[arg(long)]
-    pub retry_failed: bool,
-    /// Only show what would be read
-    #[arg(long)]
-    pub dry_run: bool,
-    #[command(flatten)]
-    pub input: InputArgs,
-}
-
-#[derive(Debug, Args)]
-pub struct SearchArgs {
-    /// Picture to search with; `-` reads it from stdin
-    #[arg(value_name = "IMAGE")]
-    pub image: PathBuf,
-    /// Collection to search
-    #[arg(short, long, default_value = "default", value_name = "NAME")]
-    pub collection: String,
-    /// Number of results
-    #[arg(short, default_value = "10", value_name = "K", value_parser = positive)]
-    pub k: usize,
-}
-
-#[derive(Debug, Args)]
 pub struct EmbedArgs {
     /// Files and folders (searched recursively)
     #[arg(required = true, value_name = "SOURCE")]
@@ -329,6 +307,17 @@ impl InputArgs {
             && icc.is_none()
     }
 
+    /// The choices, completed with those of an existing collection.
+    pub fn over(&self, present: &ModelIdentity) -> engine::Result<ModelOptions> {
+        let chosen = self.to_options(&present.preprocess)?;
+        Ok(ModelOptions {
+            preprocess: chosen.preprocess,
+            pooling: self.pooling.map_or(present.pooling, |_| chosen.pooling),
+            pos_embed: self.pos_embed.map_or(present.pos_embed, |_| chosen.pos_embed),
+            icc: self.icc.map_or(present.icc, |_| chosen.icc),
+        })
+    }
+
     /// The choices, completed with `default` input sizes and published defaults.
     pub fn to_options(&self, default: &Preprocess) -> engine::Result<ModelOptions> {
         let preprocess = match self.size {
@@ -373,6 +362,24 @@ pub enum EvalCommand {
     Retrieval(EvalSource),
     /// How often an edited copy's nearest picture is its original
     Copies(CopiesArgs),
+    /// How many of the nearest images a collection's index finds, against comparing all of them
+    Recall(RecallArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct RecallArgs {
+    /// Collection to check
+    #[arg(short, long, default_value = "default", value_name = "NAME")]
+    pub collection: String,
+    /// Stored vectors to search with, drawn by lot
+    #[arg(long, default_value = "1000", value_name = "N", value_parser = positive)]
+    pub queries: usize,
+    /// Neighbours of each
+    #[arg(short, long, default_value = "10", value_name = "K", value_parser = positive)]
+    pub k: usize,
+    /// Seed of the draw
+    #[arg(long, default_value = "0", value_name = "N")]
+    pub seed: u64,
 }
 
 #[derive(Debug, Args)]
@@ -456,24 +463,6 @@ pub struct PullArgs {
 pub struct ModelName {
     /// Name or path [default: that of --model]
     pub name: Option<String>,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum CollectionCommand {
-    /// List collections
-    List,
-    /// Show what is known of a collection
-    Info(CollectionInfoArgs),
-}
-
-#[derive(Debug, Args)]
-pub struct CollectionInfoArgs {
-    /// Collection
-    #[arg(default_value = "default")]
-    pub name: String,
-    /// List the files that were skipped, with reasons
-    #[arg(long)]
-    pub failures: bool,
 }
 
 fn positive(text: &str) -> Result<usize, String> {

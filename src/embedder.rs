@@ -31,6 +31,13 @@ pub fn for_collection(
     input: &InputArgs,
     manifest: &Manifest,
 ) -> Outcome<Opened> {
+    if manifest.model.is_foreign() {
+        return Err(Failure::Failed(format!(
+            "this collection holds vectors that another program made ({}), and no picture can be \
+             compared with them; search it by id or by vector",
+            manifest.model.name
+        )));
+    }
     let options = input.is_default().then(|| ModelOptions {
         preprocess: manifest.model.preprocess.clone(),
         pooling: manifest.model.pooling,
@@ -43,6 +50,20 @@ pub fn for_collection(
         Failure::Usage(format!("name the model this collection was made with ({name}): --model"))
     })?;
     load(settings, source, input, options)
+}
+
+/// Opens the model that a collection is to have from now on: that of `--model`, with its own
+/// settings, else its present one, with its present settings where no others are chosen.
+pub fn to_replace(settings: &Settings, input: &InputArgs, manifest: &Manifest) -> Outcome<Opened> {
+    if settings.model.is_some() {
+        return open(settings, input);
+    }
+    let options = input.over(&manifest.model).map_err(|error| Failure::Usage(error.to_string()))?;
+    let source = manifest.model_source.as_ref().ok_or_else(|| {
+        let name = &manifest.model.name;
+        Failure::Usage(format!("name the model this collection was made with ({name}): --model"))
+    })?;
+    load(settings, source, input, Some(options))
 }
 
 /// The weights of a name or path.

@@ -10,6 +10,8 @@ use serde::Serialize;
 pub enum Failure {
     /// Exit code 1.
     Failed(String),
+    /// Exit code 1, for reasons that were printed.
+    Told,
     /// Exit code 2.
     Usage(String),
     /// The reader of our output went away; not worth a word.
@@ -46,6 +48,7 @@ pub fn exit_code(outcome: Outcome) -> ExitCode {
     let (code, message) = match outcome {
         Ok(Success::Done) | Err(Failure::OutputClosed) => (0, None),
         Ok(Success::SomeSkipped) => (3, None),
+        Err(Failure::Told) => (1, None),
         Err(Failure::Failed(message)) => (1, Some(message)),
         Err(Failure::Usage(message)) => (2, Some(message)),
     };

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use indexer::pipeline::Skipped;
+use indexer::{Progress, Step};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::outcome::{Failure, Outcome, note};
@@ -48,6 +49,11 @@ impl FileProgress {
         Self { bar: ProgressBar::hidden(), failed: 0 }
     }
 
+    /// More files are to come than was said.
+    pub fn expect_more(&self, files: usize) {
+        self.bar.inc_length(files as u64);
+    }
+
     pub fn done(&self) {
         self.bar.inc(1);
     }
@@ -76,6 +82,29 @@ impl FileProgress {
     pub fn finish(&self) {
         self.bar.finish_and_clear();
     }
+}
+
+/// Shows the steps of an operation, and lets Ctrl-C end it at a safe point.
+pub fn with_steps<T>(settings: &Settings, operation: impl FnOnce(&mut Progress<'_>) -> T) -> T {
+    let bar = match settings.quiet {
+        true => ProgressBar::hidden(),
+        false => ProgressBar::new(0),
+    };
+    let style = ProgressStyle::with_template("{msg}  {bar:30} {pos}/{len}  ETA {eta}");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    let mut doing = "";
+    let mut on_step = |step: Step| {
+        if step.doing != doing {
+            doing = step.doing;
+            bar.reset();
+            bar.set_message(doing);
+        }
+        bar.set_length(step.of);
+        bar.set_position(step.done);
+    };
+    let result = operation(&mut Progress::new(&mut on_step, &CANCELLED));
+    bar.finish_and_clear();
+    result
 }
 
 /// Folders and links that could not be listed, as skipped files.

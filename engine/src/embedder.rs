@@ -38,7 +38,30 @@ pub struct ModelIdentity {
 /// Raised when the same picture and weights would give another vector than an earlier release did.
 const PIPELINE_VERSION: u32 = 1;
 
+/// What takes the place of a weights hash where the vectors were made by another program.
+const FOREIGN: &str = "foreign:";
+
 impl ModelIdentity {
+    /// The model of vectors that were made elsewhere, of which no more is known than what it is
+    /// called and how long they are. It cannot embed a picture.
+    pub fn foreign(name: &str, dim: usize) -> Self {
+        let name = format!("{FOREIGN}{name}");
+        Self {
+            weights_sha256: name.clone(),
+            name,
+            dim,
+            pooling: Pooling::default(),
+            pos_embed: PosEmbedRule::default(),
+            preprocess: Preprocess::default(),
+            icc: IccPolicy::Ignore,
+        }
+    }
+
+    /// Whether the vectors were made elsewhere, so that no picture can be embedded to match them.
+    pub fn is_foreign(&self) -> bool {
+        self.weights_sha256.starts_with(FOREIGN)
+    }
+
     /// SHA-256 over weights hash, pooling, position rule, preprocessing and pipeline version, in
     /// lower-case hexadecimal.
     pub fn fingerprint(&self) -> String {

@@ -7,9 +7,11 @@ mod exact;
 mod hnsw;
 mod snapshot;
 mod layers;
+mod audit;
 
 use std::cmp::Ordering;
 
+pub(crate) use audit::Audit;
 pub(crate) use exact::exact;
 pub(crate) use layers::Layers;
 

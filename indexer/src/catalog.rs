@@ -19,6 +19,7 @@
 mod pending;
 mod postings;
 mod format_1;
+mod audit;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -29,6 +30,7 @@ use std::path::{Path, PathBuf};
 use roaring::RoaringBitmap;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::audit::Entry;
 pub(crate) use self::format_1::Format1;
 pub(crate) use self::pending::Pending;
 pub use self::postings::{Scalar, TEXT_BYTES, ValueRange, scalars};
@@ -37,6 +39,10 @@ use crate::error::{IndexerError, IoContext, Result};
 use crate::id::{ContentHash, ImageId};
 use crate::locator::Locator;
 use crate::record::{self, Failure, Known, Record, Seen, SeenKind};
+
+/// Memory for pages of the catalog: records of a million images are about 300 MB, of which searches
+/// mostly read the same.
+const CACHE_BYTES: u64 = 128 << 20;
 
 /// Counters that change with every commit, in the same batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,7 +70,7 @@ impl Catalog {
         std::fs::create_dir_all(folder).io("create", folder)?;
         remove_unfinished_snapshots(folder)?;
         // Every commit flushes; a flush in between would only write more often.
-        let config = sled::Config::new().path(folder).cache_capacity(64 << 20);
+        let config = sled::Config::new().path(folder).cache_capacity(CACHE_BYTES);
         let config = config.flush_every_ms(None);
         let opened = std::panic::catch_unwind(AssertUnwindSafe(|| config.open()));
         let db = opened
@@ -269,19 +275,17 @@ impl Catalog {
     }
 
     /// Images whose file has this hash, by ascending id.
-    pub(crate) fn with_content(&self, hash: &ContentHash) -> Result<Vec<ImageId>> {
-        let Some(prefix) = hash_key(hash, None) else { return Ok(Vec::new()) };
-        let mut ids = Vec::new();
-        for key in self.db.scan_prefix(prefix).keys() {
+    pub(crate) fn with_content(&self, hash: &ContentHash) -> impl Iterator<Item = Result<ImageId>> {
+        let keys = hash_key(hash, None).map(|prefix| self.db.scan_prefix(prefix).keys());
+        let ids = keys.into_iter().flatten().map(|key| {
             let key = key.map_err(|error| failed(&self.folder, &error))?;
             let id = key.last_chunk::<8>().ok_or_else(|| self.damaged(&key))?;
             let id = ImageId(u64::from_be_bytes(*id));
             // The key has half the hash; the record has all of it.
-            if self.record(id)?.is_some_and(|record| record.sha256 == *hash) {
-                ids.push(id);
-            }
-        }
-        Ok(ids)
+            let is_it = self.record(id)?.is_some_and(|record| record.sha256 == *hash);
+            Ok(is_it.then_some(id))
+        });
+        ids.filter_map(Result::transpose)
     }
 
     /// Every image from an id on, by ascending id.
@@ -409,7 +413,14 @@ fn hash_key(hash: &ContentHash, id: Option<ImageId>) -> Option<Vec<u8>> {
 }
 
 fn failed(folder: &Path, error: &sled::Error) -> IndexerError {
-    IndexerError::Catalog { path: folder.to_path_buf(), reason: error.to_string() }
+    let reason = match error {
+        sled::Error::Io(error) if error.kind() == std::io::ErrorKind::StorageFull => {
+            "no space left on the device; free some and try again, what was committed is intact"
+                .to_owned()
+        }
+        _ => error.to_string(),
+    };
+    IndexerError::Catalog { path: folder.to_path_buf(), reason }
 }
 
 #[cfg(test)]

@@ -7,7 +7,14 @@
 
 mod layout;
 mod view;
+mod progress;
 mod rewrite;
+mod room;
+mod check;
+mod compact;
+mod delete;
+mod reindex;
+mod archive;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,8 +22,17 @@ use std::sync::Arc;
 use engine::{Embedding, ModelIdentity};
 use roaring::RoaringBitmap;
 
+pub use self::archive::{
+    RestoreOptions, RestoreReport, SnapshotInfo, SnapshotReport, read_snapshot_info,
+};
+pub use self::check::{CheckReport, Violation};
+pub use self::compact::{CompactReport, StorageChoices};
+pub use self::delete::{RemoveReport, Which};
 use self::layout::Lock;
 pub use self::layout::{CollectionSummary, Collections, CreateOptions};
+pub use self::progress::{Progress, Step};
+pub use self::reindex::{ReindexOptions, ReindexReport};
+pub use self::room::Usage;
 pub use self::view::{Hit, Near, Reader, View};
 use crate::ann::Layers;
 use crate::background;
@@ -108,7 +124,7 @@ impl Collection {
     /// Checks that vectors of this model belong into this collection.
     ///
     /// # Errors
-    /// [`IndexerError::ModelMismatch`].
+    /// [`IndexerError::ModelMismatch`](crate::IndexerError::ModelMismatch).
     pub fn check_model(&self, model: &ModelIdentity) -> Result<()> {
         self.view().check_model(model)
     }
@@ -138,7 +154,7 @@ impl Collection {
     /// # Errors
     /// The catalog cannot be read.
     pub fn with_content(&self, hash: &ContentHash) -> Result<Vec<ImageId>> {
-        self.catalog.with_content(hash)
+        self.catalog.with_content(hash).collect()
     }
 
     /// What is known of an image, uncommitted changes included.
@@ -310,6 +326,13 @@ impl Collection {
         self.write_manifest()?;
         self.derived_is_stale = false;
         Ok(())
+    }
+
+    /// Builds everything derived again, whatever state it is in.
+    fn derive_again(&mut self) -> Result<()> {
+        self.layers = None;
+        self.derived_is_stale = true;
+        self.finish()
     }
 
     /// Remembers which weights to open for a search that names none.

@@ -141,9 +141,47 @@ pub enum IndexerError {
     /// The caller wanted to stop; what was done before is kept.
     #[error("stopped before the end")]
     Cancelled,
+    /// The disk has no room for what was to be done; nothing was changed.
+    #[error(
+        "{path}: this needs about {} free, there are {}; nothing was changed: make room, or move \
+         the home folder to a larger disk",
+        megabytes(*needed),
+        megabytes(*free)
+    )]
+    NoRoom {
+        /// Folder on that disk.
+        path: PathBuf,
+        /// Bytes needed.
+        needed: u64,
+        /// Bytes free.
+        free: u64,
+    },
+    /// The caller ended it.
+    #[error("stopped; {left}")]
+    Stopped {
+        /// What that leaves behind.
+        left: &'static str,
+    },
+    /// The snapshot was written by a later release.
+    #[error(
+        "{path} is a snapshot of format {found}, this release reads up to {supported}; use a newer \
+         akin"
+    )]
+    NewerSnapshot {
+        /// Archive.
+        path: PathBuf,
+        /// Version of the archive.
+        found: u32,
+        /// Newest version known.
+        supported: u32,
+    },
     /// A request that makes no sense.
     #[error("{0}")]
     InvalidRequest(String),
+}
+
+fn megabytes(bytes: u64) -> String {
+    format!("{:.1} MB", bytes as f64 / 1e6)
 }
 
 /// Result of this crate.

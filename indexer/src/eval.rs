@@ -2,6 +2,7 @@
 
 mod knn;
 mod pairs;
+mod recall;
 mod truth;
 
 use engine::Embedding;
@@ -9,6 +10,7 @@ use rayon::prelude::*;
 
 pub use self::knn::{Knn, KnnScore, KnnSweep};
 pub use self::pairs::PairReport;
+pub use self::recall::{RecallReport, recall};
 pub use self::truth::CopyTruth;
 use crate::error::{IndexerError, Result};
 

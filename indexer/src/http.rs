@@ -1,4 +1,9 @@
-//! Requests to other machines. This is the only file that names reqwest.
+//! Requests to other machines. Only this module names reqwest.
+
+mod address;
+mod date;
+mod guarded;
+mod robots;
 
 use std::io::Read;
 use std::time::Duration;
@@ -7,6 +12,8 @@ use reqwest::blocking::{Client, RequestBuilder, Response};
 use reqwest::header::{AUTHORIZATION, CONTENT_RANGE, HeaderMap, IF_RANGE, LOCATION, RANGE};
 use reqwest::redirect::Policy;
 use reqwest::{NoProxy, Proxy, StatusCode, Url};
+
+pub(crate) use self::guarded::{FetchFailure, Fetched, GuardOptions, Guarded};
 
 /// How to reach the network.
 #[derive(Clone, Debug)]

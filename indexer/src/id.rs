@@ -25,14 +25,17 @@ impl ContentHash {
         Self(format!("{:x}", Sha256::digest(bytes)))
     }
 
+    /// A hash as written: 64 hexadecimal digits of either case.
+    pub fn parse(text: &str) -> Option<Self> {
+        let is_hash = text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        is_hash.then(|| Self(text.to_ascii_lowercase()))
+    }
+
     /// From the 32 bytes.
     pub fn from_bytes(bytes: &[u8; 32]) -> Self {
-        Self(bytes.iter().fold(String::with_capacity(64), |mut digits, byte| {
-            for nibble in [byte >> 4, byte & 15] {
-                digits.extend(char::from_digit(u32::from(nibble), 16));
-            }
-            digits
-        }))
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+        Self(digits.map(|nibble| char::from(DIGITS[usize::from(nibble)])).collect())
     }
 
     /// The 32 bytes; `None` for a text from elsewhere that is no SHA-256.

@@ -1,20 +1,28 @@
-//! Folders into a collection: only what is new or changed is read, only what has new content is
+//! Sources into a collection: only what is new or changed is read, only what has new content is
 //! embedded, and whatever stops it, what was committed stays.
+//!
+//! What was listed is compared with what is known, both in the order of their bytes. A new file with
+//! the content of one that has gone is that image, moved: it keeps its id and vector. A new file
+//! with the content of one that is still there takes over its vector. What has gone is removed,
+//! unless so much has gone that it may only be out of reach.
 
-use std::collections::HashMap;
+mod block;
+mod gone;
+mod plan;
+
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use engine::Embedder;
 
-use crate::collection::{Collection, NewImage};
-use crate::error::Result;
-use crate::id::ImageId;
-use crate::locator::Locator;
-use crate::pipeline::{self, Outcome, Skipped};
-use crate::record::{Failure, Known, Payload, Record};
-use crate::source::{self, SourceFile};
+use self::gone::Gone;
+use crate::collection::Collection;
+use crate::error::{IndexerError, Result};
+use crate::metadata::{Metadata, Unmatched};
+use crate::pipeline::Skipped;
+use crate::source::{self, EmbeddingSource, Source, SourceOptions};
 
 /// A commit at least this often, so that an interruption loses little work.
 const COMMIT_EVERY: Duration = Duration::from_secs(10);
@@ -27,12 +35,14 @@ pub struct IngestOptions {
     pub retry_failed: bool,
     /// Only list what would be done.
     pub dry_run: bool,
+    /// Remove what has gone, however much it is and even if its whole folder has.
+    pub prune: bool,
 }
 
 /// What a run tells while it goes on.
 #[derive(Clone, Copy, Debug)]
 pub enum IngestEvent<'a> {
-    /// Files were listed; so many are to be read.
+    /// Files were listed; so many more are to be read.
     Listed {
         /// Files to read.
         to_read: usize,
@@ -46,27 +56,72 @@ pub enum IngestEvent<'a> {
 /// What a run did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct IngestReport {
-    /// Images embedded that were not in the collection.
+    /// Images that were not in the collection.
     pub added: usize,
-    /// Images embedded again because their content changed.
+    /// Of those added or updated, images that took over the vector of another with their content.
+    pub copied: usize,
+    /// Images whose content changed.
     pub updated: usize,
+    /// Images found at another path; nothing was computed for them.
+    pub moved: usize,
+    /// Images that were removed because their files have gone.
+    pub removed: usize,
     /// Files known and unchanged.
     pub unchanged: usize,
+    /// Of those unchanged, images whose payload changed.
+    pub payload_updated: usize,
     /// Files that are no pictures by content and name.
     pub not_pictures: usize,
     /// Pictures that could not be read, now or before, with reasons.
     pub skipped: Vec<Skipped>,
+    /// Where images have gone that were not removed.
+    pub held_back: Vec<HeldBack>,
+    /// Rows of the payload table that no picture was found for.
+    pub unmatched: Unmatched,
     /// Whether it was stopped before the end.
     pub cancelled: bool,
     /// In a dry run, the files that would have been read.
     pub would_read: Vec<PathBuf>,
+    /// In a dry run, those of them that are not in the collection.
+    pub would_add: Vec<PathBuf>,
+    /// In a dry run, those of them that are, and that changed in size or time.
+    pub would_update: Vec<PathBuf>,
+    /// In a dry run, images that would be found at another path: from where to where.
+    pub would_move: Vec<(PathBuf, PathBuf)>,
+    /// In a dry run, images that would be removed.
+    pub would_remove: Vec<PathBuf>,
 }
 
-/// Brings a collection up to date with files and folders.
+/// Images that have gone and were kept all the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeldBack {
+    /// Folder or archive.
+    pub root: PathBuf,
+    /// Images that have gone.
+    pub gone: usize,
+    /// Images known there.
+    pub known: usize,
+    /// Whether it is not there at all.
+    pub missing: bool,
+}
+
+impl std::fmt::Display for HeldBack {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { root, gone, known, missing } = self;
+        let state = if *missing { " is not there and" } else { "" };
+        write!(
+            f,
+            "{}{state} lacks {gone} of the {known} images known in it; they were kept; if they are \
+             gone for good: --prune",
+            root.display()
+        )
+    }
+}
+
+/// Brings a collection up to date with files, folders and whatever else [`source::open`] takes.
 ///
 /// # Errors
-/// A source does not exist, the model is not the collection's, or the collection cannot be
-/// written. Unreadable pictures are in the report instead.
+/// As [`ingest_sources`].
 pub fn ingest(
     collection: &mut Collection,
     embedder: &dyn Embedder,
@@ -75,110 +130,165 @@ pub fn ingest(
     on_event: &mut dyn FnMut(IngestEvent<'_>),
     cancel: &AtomicBool,
 ) -> Result<IngestReport> {
+    let mut sources = source::open(sources, &SourceOptions::default())?;
+    let metadata = Metadata::none();
+    ingest_sources(collection, embedder, &mut sources, &metadata, options, on_event, cancel)
+}
+
+/// Brings a collection up to date with sources.
+///
+/// # Errors
+/// A source does not exist and nothing of it is known, the model is not the collection's, or the
+/// collection cannot be written. Unreadable pictures are in the report instead.
+pub fn ingest_sources(
+    collection: &mut Collection,
+    embedder: &dyn Embedder,
+    sources: &mut [Box<dyn Source>],
+    metadata: &Metadata,
+    options: IngestOptions,
+    on_event: &mut dyn FnMut(IngestEvent<'_>),
+    cancel: &AtomicBool,
+) -> Result<IngestReport> {
     collection.check_model(embedder.identity())?;
-    let listing = source::list(sources)?;
-    let mut report = IngestReport::default();
-    for (path, reason) in listing.unreadable {
-        report.skipped.push(Skipped { path, reason, not_a_picture: false });
+    let mut run = Run::new(collection, Some(embedder), metadata, options, on_event, cancel);
+    for source in sources {
+        run.source(&mut **source)?;
+    }
+    run.end()
+}
+
+/// Brings a collection up to date with embeddings that were computed elsewhere.
+///
+/// # Errors
+/// The model that made them is not the collection's, or the collection cannot be written. Vectors
+/// that are none are in the report instead.
+pub fn ingest_embeddings(
+    collection: &mut Collection,
+    source: &mut EmbeddingSource,
+    metadata: &Metadata,
+    options: IngestOptions,
+    on_event: &mut dyn FnMut(IngestEvent<'_>),
+    cancel: &AtomicBool,
+) -> Result<IngestReport> {
+    let (got, expected) = (source.identity().dim, collection.manifest().model.dim);
+    if got != expected {
+        return Err(IndexerError::Dimension { got, expected });
+    }
+    collection.check_model(source.identity())?;
+    let mut run = Run::new(collection, None, metadata, options, on_event, cancel);
+    run.source(source)?;
+    run.end()
+}
+
+/// One run over some sources.
+struct Run<'a> {
+    collection: &'a mut Collection,
+    /// None where all sources give vectors.
+    embedder: Option<&'a dyn Embedder>,
+    metadata: &'a Metadata,
+    options: IngestOptions,
+    on_event: &'a mut dyn FnMut(IngestEvent<'_>),
+    cancel: &'a AtomicBool,
+    report: IngestReport,
+    last_commit: Instant,
+}
+
+impl<'a> Run<'a> {
+    fn new(
+        collection: &'a mut Collection,
+        embedder: Option<&'a dyn Embedder>,
+        metadata: &'a Metadata,
+        options: IngestOptions,
+        on_event: &'a mut dyn FnMut(IngestEvent<'_>),
+        cancel: &'a AtomicBool,
+    ) -> Self {
+        let report = IngestReport::default();
+        let last_commit = Instant::now();
+        Self { collection, embedder, metadata, options, on_event, cancel, report, last_commit }
     }
 
-    let mut to_read = Vec::new();
-    // Images whose file changed in size or time; their content may still be the same.
-    let mut touched: HashMap<PathBuf, (ImageId, Record)> = HashMap::new();
-    for file in listing.files {
-        match collection.known(&Locator::from(file.path.as_path()))? {
-            Some(Known::Image(_, record)) if record.stamp == file.stamp => report.unchanged += 1,
-            Some(Known::Failed(failure))
-                if failure.stamp == file.stamp && !options.retry_failed =>
-            {
-                note(&mut report, known_failure(&file, &failure));
-            }
-            known => {
-                if let Some(Known::Image(id, record)) = known {
-                    touched.insert(file.path.clone(), (id, record));
-                }
-                to_read.push(file);
-            }
+    fn source(&mut self, source: &mut dyn Source) -> Result<()> {
+        while !self.cancelled() {
+            let Some(block) = source.next_block(self.cancel)? else { break };
+            self.block(source, block)?;
+        }
+        Ok(())
+    }
+
+    fn end(mut self) -> Result<IngestReport> {
+        if !self.options.dry_run {
+            self.collection.finish()?;
+        }
+        self.report.cancelled = self.cancelled();
+        self.report.unmatched = self.metadata.unmatched();
+        self.report.skipped.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(self.report)
+    }
+
+    fn cancelled(&self) -> bool {
+        self.cancel.load(Ordering::Relaxed)
+    }
+
+    fn block(&mut self, source: &mut dyn Source, block: source::Block) -> Result<()> {
+        let plan = self.plan(block)?;
+        let mut gone =
+            Gone::new(self.collection, plan.gone, plan.tallies, !plan.wanted.is_empty())?;
+        for (entry, id) in plan.recheck {
+            self.update_payload(&entry, id)?;
+        }
+        match self.options.dry_run {
+            true => self.dry_block(source, plan.wanted, &plan.priors, &mut gone)?,
+            false => self.load_block(source, plan.wanted, &plan.priors, &mut gone)?,
+        }
+        // What was not read may be where something has gone to.
+        if !self.cancelled() {
+            self.settle(gone)?;
+        }
+        Ok(())
+    }
+
+    fn commit_if_due(&mut self) -> Result<()> {
+        let due = self.collection.uncommitted() >= COMMIT_IMAGES
+            || self.last_commit.elapsed() >= COMMIT_EVERY;
+        if due {
+            self.collection.commit()?;
+            self.last_commit = Instant::now();
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, skipped: Skipped) {
+        if skipped.not_a_picture {
+            self.report.not_pictures += 1;
+        } else {
+            self.report.skipped.push(skipped);
         }
     }
-    if options.dry_run {
-        report.would_read = to_read.into_iter().map(|file| file.path).collect();
-        return Ok(report);
-    }
-    on_event(IngestEvent::Listed { to_read: to_read.len() });
 
-    let mut last_commit = Instant::now();
-    pipeline::run(
-        &to_read,
-        embedder,
-        cancel,
-        &|file, sha256| touched.get(&file.path).is_some_and(|(_, old)| old.sha256 == *sha256),
-        &|batch| embedder.embed(batch),
-        &mut |file, outcome| {
-            let path = Locator::from(file.path.as_path());
-            match outcome {
-                Outcome::Done(picture, embedding) => {
-                    let image = NewImage {
-                        path,
-                        sha256: picture.sha256,
-                        stamp: file.stamp,
-                        width: picture.width,
-                        height: picture.height,
-                        warning: picture.warning,
-                        payload: Payload::new(),
-                    };
-                    collection.put(image, &embedding)?;
-                    match touched.contains_key(&file.path) {
-                        true => report.updated += 1,
-                        false => report.added += 1,
-                    }
-                    on_event(IngestEvent::Done);
-                }
-                Outcome::Unchanged => {
-                    if let Some((id, record)) = touched.get(&file.path) {
-                        collection.touch(*id, record.clone(), file.stamp)?;
-                    }
-                    report.unchanged += 1;
-                    on_event(IngestEvent::Done);
-                }
-                Outcome::Skipped(skipped) => {
-                    on_event(IngestEvent::Skipped(&skipped));
-                    collection.fail(&Failure {
-                        path,
-                        reason: skipped.reason.clone(),
-                        not_a_picture: skipped.not_a_picture,
-                        stamp: file.stamp,
-                    })?;
-                    note(&mut report, skipped);
-                }
+    /// Removes what has gone, or says why it is kept.
+    fn settle(&mut self, gone: Gone) -> Result<()> {
+        let known_under = |prefix: &[u8]| gone::count_images(self.collection, prefix);
+        let verdict = gone.judge(self.options.prune, &known_under)?;
+        self.report.held_back.extend(verdict.held_back);
+        for (id, path) in verdict.remove {
+            if self.options.dry_run {
+                self.report.would_remove.push(path.to_path());
+                continue;
             }
-            let due =
-                collection.uncommitted() >= COMMIT_IMAGES || last_commit.elapsed() >= COMMIT_EVERY;
-            if due {
-                collection.commit()?;
-                last_commit = Instant::now();
+            if self.collection.remove(id)? {
+                self.report.removed += 1;
             }
-            Ok(())
-        },
-    )?;
-    collection.finish()?;
-    report.cancelled = cancel.load(Ordering::Relaxed);
-    report.skipped.sort_by(|a, b| a.path.cmp(&b.path));
-    Ok(report)
-}
-
-fn note(report: &mut IngestReport, skipped: Skipped) {
-    if skipped.not_a_picture {
-        report.not_pictures += 1;
-    } else {
-        report.skipped.push(skipped);
+            self.commit_if_due()?;
+        }
+        if !self.options.dry_run {
+            for path in verdict.forget {
+                self.collection.forget_failure(&path)?;
+                self.commit_if_due()?;
+            }
+        }
+        Ok(())
     }
 }
 
-fn known_failure(file: &SourceFile, failure: &Failure) -> Skipped {
-    Skipped {
-        path: file.path.clone(),
-        reason: failure.reason.clone(),
-        not_a_picture: failure.not_a_picture,
-    }
-}
+/// By what their roots are called, in a stable order.
+type Tallies = BTreeMap<PathBuf, gone::Tally>;

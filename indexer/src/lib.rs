@@ -1,7 +1,7 @@
 //! Features to a durable collection, and from a collection to neighbours.
 //!
 //! Modules are listed in the order data travels; a file uses only those above it. This crate
-//! never sees a tensor and serves no HTTP; the file `http.rs` alone speaks to the network, and only
+//! never sees a tensor and serves no HTTP; the module `http` alone speaks to the network, and only
 //! `ann/hnsw.rs` names usearch, only `catalog.rs` and `catalog/` name sled.
 
 mod error;
@@ -13,13 +13,18 @@ mod id;
 mod locator;
 mod record;
 mod catalog;
+pub mod fetch;
 pub mod source;
+pub mod metadata;
 pub mod pipeline;
 mod vectors;
 mod ann;
 mod background;
 mod manifest;
 mod collection;
+pub mod filter;
+pub mod search;
+pub mod watch;
 pub mod ingest;
 pub mod table;
 pub mod eval;
@@ -32,11 +37,16 @@ pub mod gallery;
 
 pub use catalog::{Scalar, TEXT_BYTES, ValueRange, scalars};
 pub use collection::{
-    Collection, CollectionSummary, Collections, CreateOptions, Hit, Near, NewImage, Reader, View,
+    CheckReport, Collection, CollectionSummary, Collections, CompactReport, CreateOptions, Hit,
+    Near, NewImage, Progress, Reader, ReindexOptions, ReindexReport, RemoveReport, RestoreOptions,
+    RestoreReport, SnapshotInfo, SnapshotReport, Step, StorageChoices, Usage, View, Violation,
+    Which, read_snapshot_info,
 };
 pub use error::{IndexerError, Result};
 pub use id::{ContentHash, ImageId};
-pub use ingest::{IngestEvent, IngestOptions, IngestReport, ingest};
+pub use ingest::{
+    HeldBack, IngestEvent, IngestOptions, IngestReport, ingest, ingest_embeddings, ingest_sources,
+};
 pub use locator::Locator;
 pub use manifest::{ANN_FROM, FORMAT_VERSION, Manifest};
 pub use record::{Failure, FileStamp, Known, Payload, Record, Seen, SeenKind};

@@ -16,14 +16,16 @@ pub const FORMAT_VERSION: u32 = 2;
 /// on one core, less than decoding the query picture.
 pub const ANN_FROM: u64 = 100_000;
 
+/// What a data folder is called.
+pub(crate) fn data_name(number: u64) -> String {
+    format!("data-{number:06}")
+}
+
 /// All that is read of a manifest before it is known to be of a format understood here.
 #[derive(Deserialize)]
 struct Version {
     format_version: u32,
 }
-
-/// Data folder of a new collection.
-const FIRST_DATA: &str = "data-000001";
 
 /// `manifest.json` of a collection.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -68,7 +70,7 @@ impl Manifest {
             model_source,
             metric: "cosine".to_owned(),
             precision: Precision::default(),
-            data: FIRST_DATA.to_owned(),
+            data: data_name(1),
             ann_from: ANN_FROM,
             rows: 0,
             images: 0,
@@ -107,12 +109,6 @@ impl Manifest {
         replace_file(path, |file| {
             [front, &crc, rest].iter().try_for_each(|part| file.write_all(part.as_bytes()))
         })
-    }
-
-    /// Name of the data folder that follows the present one.
-    pub(crate) fn next_data(&self) -> String {
-        let number = self.data.strip_prefix("data-").and_then(|number| number.parse::<u64>().ok());
-        format!("data-{:06}", number.unwrap_or(0) + 1)
     }
 
     /// Share of random image pairs less similar than this, in percent; `None` without background.

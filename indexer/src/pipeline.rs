@@ -10,7 +10,8 @@ use rayon::prelude::*;
 
 use crate::error::Result;
 use crate::id::ContentHash;
-use crate::source::{SourceFile, has_picture_extension};
+use crate::locator::Locator;
+use crate::source::{SourceFile, has_picture_extension, read_file};
 
 /// Files decoded together; a few batches, so that one slow file does not starve the model.
 const BLOCK: usize = 64;
@@ -55,7 +56,6 @@ pub enum Outcome<T> {
 enum Prepared {
     Pixels(Picture, Pixels),
     Unchanged,
-    Skipped(Skipped),
 }
 
 /// Runs files through decoding and `compute`, handing each outcome to `sink` in the order of
@@ -93,19 +93,58 @@ pub fn run_prepared<T: Send>(
     compute: &(dyn Fn(&[Pixels]) -> engine::Result<Vec<T>> + Sync),
     sink: &mut dyn FnMut(&SourceFile, Outcome<T>) -> Result<()>,
 ) -> Result<()> {
-    let prepare = |file: &SourceFile| match prepare(file, to_pixels, options, is_unchanged) {
-        Ok(prepared) => prepared,
-        Err(skipped) => Prepared::Skipped(skipped),
+    let prepare = |file| match prepare(file, to_pixels, options, is_unchanged) {
+        Ok(Prepared::Pixels(picture, pixels)) => {
+            Step::Compute((file, Outcome::Done(picture, ())), pixels)
+        }
+        Ok(Prepared::Unchanged) => Step::Done((file, Outcome::Unchanged)),
+        Err(skipped) => Step::Done((file, Outcome::Skipped(skipped))),
     };
+    let blocks = files.chunks(BLOCK).map(|block| block.iter().collect());
+    stream(blocks, cancel, &prepare, compute, &mut |(file, outcome), output| {
+        let outcome = match (outcome, output) {
+            (Outcome::Done(picture, ()), Some(Ok(output))) => Outcome::Done(picture, output),
+            (Outcome::Done(..), Some(Err(reason))) => Outcome::Skipped(skipped(&file.path, reason)),
+            (Outcome::Done(..), None) => Outcome::Skipped(skipped(&file.path, NO_OUTPUT.into())),
+            (Outcome::Unchanged, _) => Outcome::Unchanged,
+            (Outcome::Skipped(skipped), _) => Outcome::Skipped(skipped),
+        };
+        sink(file, outcome)
+    })
+}
+
+/// What the worker threads made of an item.
+pub(crate) enum Step<N> {
+    /// It is to go through the model.
+    Compute(N, Pixels),
+    /// It is not.
+    Done(N),
+}
+
+/// Runs blocks of items through `prepare` on all cores and then through the model, handing what
+/// `prepare` gave to `sink` in the order of the items, with the model's output for those that were
+/// to have one.
+///
+/// Stops early, without error, once `cancel` is set; everything handed to `sink` is complete.
+///
+/// # Errors
+/// `sink` failed.
+pub(crate) fn stream<I: Send, N: Send, T: Send>(
+    blocks: impl Iterator<Item = Vec<I>> + Send,
+    cancel: &AtomicBool,
+    prepare: &(dyn Fn(I) -> Step<N> + Sync),
+    compute: &(dyn Fn(&[Pixels]) -> engine::Result<Vec<T>> + Sync),
+    sink: &mut dyn FnMut(N, Option<Result<T, String>>) -> Result<()>,
+) -> Result<()> {
     std::thread::scope(|scope| {
         // One block waits while the next is decoded and the one before is computed.
         let (sender, receiver) = crossbeam_channel::bounded(1);
         scope.spawn(move || {
-            for block in files.chunks(BLOCK) {
+            for block in blocks {
                 if cancel.load(Ordering::Relaxed) {
                     break;
                 }
-                let prepared: Vec<_> = block.par_iter().map(|file| (file, prepare(file))).collect();
+                let prepared: Vec<Step<N>> = block.into_par_iter().map(prepare).collect();
                 // The other side is gone only after its error, which it reports.
                 if sender.send(prepared).is_err() {
                     break;
@@ -126,53 +165,46 @@ pub fn run_prepared<T: Send>(
     })
 }
 
-fn run_batch<T>(
-    batch: Vec<(&SourceFile, Prepared)>,
+fn run_batch<N, T>(
+    batch: Vec<Step<N>>,
     compute: &(dyn Fn(&[Pixels]) -> engine::Result<Vec<T>> + Sync),
-    sink: &mut dyn FnMut(&SourceFile, Outcome<T>) -> Result<()>,
+    sink: &mut dyn FnMut(N, Option<Result<T, String>>) -> Result<()>,
 ) -> Result<()> {
     let mut pixels = Vec::new();
     let mut waiting = Vec::new();
-    for (file, prepared) in batch {
-        waiting.push((
-            file,
-            match prepared {
-                Prepared::Unchanged => Outcome::Unchanged,
-                Prepared::Skipped(skipped) => Outcome::Skipped(skipped),
-                Prepared::Pixels(picture, values) => {
-                    pixels.push(values);
-                    Outcome::Done(picture, ())
-                }
-            },
-        ));
+    for step in batch {
+        waiting.push(match step {
+            Step::Done(note) => (note, false),
+            Step::Compute(note, values) => {
+                pixels.push(values);
+                (note, true)
+            }
+        });
     }
     let mut outputs = compute_each(&pixels, compute).into_iter();
-    for (file, outcome) in waiting {
-        let outcome = match outcome {
-            Outcome::Unchanged => Outcome::Unchanged,
-            Outcome::Skipped(skipped) => Outcome::Skipped(skipped),
-            Outcome::Done(picture, ()) => match outputs.next() {
-                Some(Ok(output)) => Outcome::Done(picture, output),
-                Some(Err(reason)) => Outcome::Skipped(skipped(&file.path, reason)),
-                None => Outcome::Skipped(skipped(&file.path, "the model gave no output".into())),
-            },
-        };
-        sink(file, outcome)?;
+    for (note, computed) in waiting {
+        let output = computed.then(|| outputs.next().unwrap_or_else(|| Err(NO_OUTPUT.to_owned())));
+        sink(note, output)?;
     }
     Ok(())
 }
+
+const NO_OUTPUT: &str = "the model gave no output";
 
 /// Computes a batch; when that fails, each picture alone, so that one cannot take down the rest.
 fn compute_each<T>(
     pixels: &[Pixels],
     compute: &(dyn Fn(&[Pixels]) -> engine::Result<Vec<T>> + Sync),
 ) -> Vec<Result<T, String>> {
+    if pixels.is_empty() {
+        return Vec::new();
+    }
     if let Ok(outputs) = compute(pixels) {
         return outputs.into_iter().map(Ok).collect();
     }
     let alone = |one: &Pixels| {
         let outputs = compute(std::slice::from_ref(one)).map_err(|error| error.to_string())?;
-        outputs.into_iter().next().ok_or_else(|| "the model gave no output".to_owned())
+        outputs.into_iter().next().ok_or_else(|| NO_OUTPUT.to_owned())
     };
     pixels.iter().map(alone).collect()
 }
@@ -183,44 +215,49 @@ fn prepare(
     options: &DecodeOptions,
     is_unchanged: &(dyn Fn(&SourceFile, &ContentHash) -> bool + Sync),
 ) -> Result<Prepared, Skipped> {
-    let bytes = read_limited(&file.path, options.limits.max_bytes)
+    let bytes = Locator::from(file.path.as_path())
+        .read(options.limits.max_bytes)
         .map_err(|reason| skipped(&file.path, reason))?;
     let sha256 = ContentHash::of(&bytes);
     if is_unchanged(file, &sha256) {
         return Ok(Prepared::Unchanged);
     }
-    let decoded = engine::decode::decode(&bytes, options).map_err(|error| Skipped {
+    let (picture, pixels) = decode(&file.path, &bytes, sha256, options, to_pixels)?;
+    Ok(Prepared::Pixels(picture, pixels))
+}
+
+/// Decodes the bytes of a file and makes them model input.
+pub(crate) fn decode(
+    path: &Path,
+    bytes: &[u8],
+    sha256: ContentHash,
+    options: &DecodeOptions,
+    to_pixels: &ToPixels<'_>,
+) -> Result<(Picture, Pixels), Skipped> {
+    let decoded = engine::decode::decode(bytes, options).map_err(|error| Skipped {
         not_a_picture: matches!(error, DecodeError::UnknownFormat { .. })
-            && !has_picture_extension(&file.path),
-        ..skipped(&file.path, error.to_string())
+            && !has_picture_extension(path),
+        ..skipped(path, error.to_string())
     })?;
-    let pixels = to_pixels(&decoded.image, &sha256)
-        .map_err(|error| skipped(&file.path, error.to_string()))?;
+    let pixels =
+        to_pixels(&decoded.image, &sha256).map_err(|error| skipped(path, error.to_string()))?;
     let picture = Picture {
         sha256,
         width: decoded.image.width(),
         height: decoded.image.height(),
         warning: decoded.warning.map(|warning| warning.to_string()),
     };
-    Ok(Prepared::Pixels(picture, pixels))
+    Ok((picture, pixels))
 }
 
 /// Reads a file unless it is larger than `max_bytes`, which is checked before reading.
+///
+/// # Errors
+/// In words, without the name.
 pub fn read_limited(path: &Path, max_bytes: u64) -> Result<Vec<u8>, String> {
-    let read = || {
-        let size = std::fs::metadata(path)?.len();
-        if size > max_bytes {
-            return Ok(Err(size));
-        }
-        std::fs::read(path).map(Ok)
-    };
-    match read() {
-        Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(size)) => Err(format!("the file has {size} bytes, the limit is {max_bytes}")),
-        Err(error) => Err(format!("it cannot be read: {error}")),
-    }
+    read_file(path, max_bytes)
 }
 
-fn skipped(path: &Path, reason: String) -> Skipped {
+pub(crate) fn skipped(path: &Path, reason: String) -> Skipped {
     Skipped { path: path.to_path_buf(), reason, not_a_picture: false }
 }

@@ -37,7 +37,7 @@ pub struct Row {
 /// What every row of a table has in common.
 #[derive(Clone, Debug)]
 pub struct TableShape {
-    /// What made the vectors; recorded in Parquet metadata.
+    /// What made the vectors; recorded beside them.
     pub model: ModelIdentity,
     /// Patches per picture and channels per patch; `None` without patch tokens.
     pub patch_tokens: Option<(usize, usize)>,
@@ -56,8 +56,8 @@ impl TableWriter {
     ///
     /// - `.parquet`: columns `path`, `sha256`, `width`, `height`, `embedding` (fixed-size list of
     ///   f32) and, if asked for, `patch_tokens` (fixed-size list of f32).
-    /// - `.npy`: f32 array (N, dim); beside it `NAME.jsonl` with one object per row and, if asked
-    ///   for, `NAME.patch_tokens.npy`, f32 array (N, patches, channels).
+    /// - `.npy`: f32 array (N, dim); beside it `NAME.jsonl` with one object per row (the first one
+    ///   says all about the model, as `identity`) and, if asked for, `NAME.patch_tokens.npy`, f32 array (N, patches, channels).
     ///
     /// # Errors
     /// Another extension, or the folder cannot be written.

@@ -7,6 +7,7 @@
 
 mod rows;
 mod shard;
+mod inspect;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use half::f16;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::inspect::inspect;
 pub(crate) use self::rows::Rows;
 use self::shard::Shard;
 use crate::durable::sync_folder;
@@ -43,13 +45,17 @@ impl Precision {
         }
     }
 
-    /// Bytes of one row.
-    const fn stride(self, dim: usize) -> usize {
-        let value = match self {
+    /// Bytes of one value.
+    pub(crate) const fn bytes(self) -> usize {
+        match self {
             Self::F16 => 2,
             Self::F32 => 4,
-        };
-        8 + value * dim + 4
+        }
+    }
+
+    /// Bytes of one row.
+    const fn stride(self, dim: usize) -> usize {
+        8 + self.bytes() * dim + 4
     }
 }
 
@@ -184,6 +190,12 @@ impl Vectors {
         }
         Ok(())
     }
+}
+
+/// Bytes of the shards that hold so many rows.
+pub(crate) fn stored_bytes(dim: usize, precision: Precision, rows: u64) -> u64 {
+    let headers = rows.div_ceil(ROWS_PER_SHARD) * HEADER_BYTES;
+    rows.saturating_mul(precision.stride(dim) as u64).saturating_add(headers)
 }
 
 fn shard_name(index: usize, precision: Precision) -> String {

@@ -38,7 +38,7 @@ fn index(settings: &Settings, args: &BenchIndexArgs) -> Outcome {
                 args.collection
             )));
         }
-        return Err(Failure::Failed("TEMPORARY".to_owned()));
+        collections.delete(&args.collection)?;
     }
     let identity = ModelIdentity {
         name: MODEL.to_owned(),

@@ -54,7 +54,7 @@ pub fn run(settings: &Settings, args: &DemoArgs) -> Outcome {
     let gallery = draw(settings, args, spec)?;
     took.draw = next_lap();
 
-    let options = IngestOptions { retry_failed: true, dry_run: false };
+    let options = IngestOptions { retry_failed: true, ..IngestOptions::default() };
     let (mut pool, opened) = index::open_or_create(settings, &args.collection, &InputArgs::NONE)?;
     let bring = |collection: &mut Collection, part: Part| -> Outcome<IngestReport> {
         refuse_strangers(collection, &gallery)?;

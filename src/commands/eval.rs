@@ -11,7 +11,7 @@ use indexer::source::SourceFile;
 use indexer::{Collections, IndexerError, eval, source};
 use serde_json::{Value, json};
 
-use crate::args::{CopiesArgs, EvalCommand, EvalSource, KnnArgs};
+use crate::args::{CopiesArgs, EvalCommand, EvalSource, KnnArgs, RecallArgs};
 use crate::embedder;
 use crate::outcome::{Failure, Outcome, Success, print, print_json};
 use crate::progress::{CANCELLED, FileProgress, list_skipped, unreadable};
@@ -23,6 +23,7 @@ pub fn run(settings: &Settings, command: &EvalCommand) -> Outcome {
         EvalCommand::Linear(args) => super::probe::eval(settings, args),
         EvalCommand::Retrieval(args) => retrieval(settings, args),
         EvalCommand::Copies(args) => copies(settings, args),
+        EvalCommand::Recall(args) => recall(settings, args),
     }
 }
 
@@ -110,6 +111,27 @@ fn copies(settings: &Settings, args: &CopiesArgs) -> Outcome {
             "queries": accuracy.queries,
             "correct": accuracy.correct,
             "recall_at_1_percent": accuracy.percent(),
+        }),
+    )
+}
+
+fn recall(settings: &Settings, args: &RecallArgs) -> Outcome {
+    let view = Collections::new(&settings.home).open(&args.collection)?.view();
+    let found = eval::recall(&view, args.queries, args.k, args.seed)?;
+    report(
+        settings,
+        &[],
+        &json!({
+            "protocol": "recall of the index",
+            "collection": args.collection,
+            "images": found.images,
+            "queries": found.queries,
+            "k": found.k,
+            "recall": found.recall,
+            "interval_95": {"low": found.low, "high": found.high},
+            "imperfect_queries": found.imperfect,
+            "worst": {"id": found.worst, "recall": found.worst_recall},
+            "approximate": found.approximate,
         }),
     )
 }

@@ -1,30 +1,144 @@
 //! `akin index`.
 
+mod report;
+mod watch;
+
 use std::path::PathBuf;
 use std::time::Instant;
 
 use engine::{Embedder, shipped};
+use indexer::fetch::FetchOptions;
+use indexer::metadata::{Metadata, MetadataOptions};
+use indexer::source::{
+    self, EmbeddingOptions, EmbeddingSource, ListFile, SourceOptions, UrlOptions, read_list,
+};
 use indexer::{
     Collection, Collections, CreateOptions, IngestEvent, IngestOptions, IngestReport, ingest,
+    ingest_embeddings, ingest_sources,
 };
-use serde_json::json;
 
+pub use self::report::end;
 use crate::args::{IndexArgs, InputArgs};
 use crate::embedder::{self, Opened};
-use crate::outcome::{Failure, Outcome, Success, note, print, print_json};
+use crate::outcome::{Failure, Outcome, note};
 use crate::progress::{CANCELLED, FileProgress, list_skipped};
 use crate::settings::Settings;
 
 pub fn run(settings: &Settings, args: &IndexArgs) -> Outcome {
+    if let Some(table) = &args.embeddings {
+        return run_embeddings(settings, args, table);
+    }
+    let mut named = args.sources.clone();
+    if let Some(path) = &args.from_list {
+        named.extend(read_list(&ListFile { path: path.clone(), null: args.null })?);
+    }
+    let options = source_options(args);
+    let mut sources = source::open(&named, &options)?;
+    let metadata = metadata(args, &named)?;
+    let collections = Collections::new(&settings.home);
     // A wrong path should not cost the time of opening a model first.
-    indexer::source::list(&args.sources)?;
+    if !collections.exists(&args.collection)?
+        && args.from_list.is_none()
+        && let Some(missing) = named.iter().find(|path| is_missing(path))
+    {
+        return Err(Failure::Failed(format!("{}: no such file or folder", missing.display())));
+    }
+    // What happens while everything is indexed for the first time is seen too.
+    let watch = match args.watch {
+        true => Some(watch::start(&named)?),
+        false => None,
+    };
     let (mut collection, opened) = open_or_create(settings, &args.collection, &args.input)?;
     let start = Instant::now();
-    let options = IngestOptions { retry_failed: args.retry_failed, dry_run: args.dry_run };
-    let report =
-        with_progress(settings, &mut collection, &opened.embedder, &args.sources, options)?;
-    show(settings, &collection, &report, start.elapsed().as_secs_f64())?;
+    let report = observed(settings, &mut |on_event| {
+        let model = &opened.embedder;
+        let options = ingest_options(args);
+        let collection = &mut collection;
+        ingest_sources(collection, model, &mut sources, &metadata, options, on_event, &CANCELLED)
+    })?;
+    report::show(settings, &collection, &report, start.elapsed().as_secs_f64())?;
+    match watch {
+        Some(watch) if !report.cancelled => {
+            let model = &opened.embedder;
+            watch::run(settings, watch, &mut collection, model, &metadata, &options)
+        }
+        _ => end(&collection, &report),
+    }
+}
+
+fn run_embeddings(settings: &Settings, args: &IndexArgs, table: &std::path::Path) -> Outcome {
+    let options = EmbeddingOptions {
+        column: args.embedding_column.clone(),
+        model_name: args.embedding_model.clone(),
+    };
+    let mut table = EmbeddingSource::open(table, &options)?;
+    let metadata = metadata(args, &[])?;
+    let collections = Collections::new(&settings.home);
+    let name = &args.collection;
+    let mut collection = match collections.exists(name)? {
+        true => {
+            table.adopt(&collections.manifest(name)?.model, &options);
+            collections.open(name)?
+        }
+        false => collections.create(name, table.identity(), CreateOptions::default())?,
+    };
+    let start = Instant::now();
+    let report = observed(settings, &mut |on_event| {
+        let options = ingest_options(args);
+        ingest_embeddings(&mut collection, &mut table, &metadata, options, on_event, &CANCELLED)
+    })?;
+    report::show(settings, &collection, &report, start.elapsed().as_secs_f64())?;
     end(&collection, &report)
+}
+
+/// Whether something named is no URL and not there.
+fn is_missing(path: &std::path::Path) -> bool {
+    !path.exists() && !path.to_str().is_some_and(|text| text.contains("://"))
+}
+
+fn ingest_options(args: &IndexArgs) -> IngestOptions {
+    IngestOptions { retry_failed: args.retry_failed, dry_run: args.dry_run, prune: args.prune }
+}
+
+fn source_options(args: &IndexArgs) -> SourceOptions {
+    let downloads = &args.downloads;
+    SourceOptions {
+        exclude: args.exclude.clone(),
+        hidden: args.hidden,
+        sidecars: args.payload.sidecar,
+        lenient: args.from_list.is_some(),
+        urls: UrlOptions {
+            column: downloads.url_column.clone(),
+            payload_columns: downloads.payload_columns.clone(),
+        },
+        fetch: FetchOptions {
+            downloads: downloads.downloads,
+            per_host: downloads.per_host,
+            retries: downloads.retries,
+            user_agent: downloads.user_agent.clone(),
+            ignore_robots: downloads.ignore_robots,
+            allow_private: downloads.allow_private_addresses,
+            ..FetchOptions::default()
+        },
+    }
+}
+
+/// What is attached, with folders among the sources as places to take relative paths from.
+fn metadata(args: &IndexArgs, named: &[PathBuf]) -> Outcome<Metadata> {
+    let payload = &args.payload;
+    let options = MetadataOptions {
+        exif: payload.exif,
+        exif_gps: payload.exif_gps,
+        sidecar: payload.sidecar,
+        table: payload.payload.clone(),
+        key: payload.payload_key.clone(),
+    };
+    let roots: Vec<PathBuf> = named
+        .iter()
+        .filter(|path| path.is_dir())
+        .filter_map(|path| path.canonicalize().ok())
+        .collect();
+    Ok(Metadata::open(options, &roots)?)
 }
 
 /// A collection and the model it is made with: its own when it exists, else that of the settings.
@@ -71,9 +185,22 @@ pub fn with_progress(
     sources: &[PathBuf],
     options: IngestOptions,
 ) -> Outcome<IngestReport> {
-    let mut progress = None;
+    observed(settings, &mut |on_event| {
+        ingest(collection, model, sources, options, on_event, &CANCELLED)
+    })
+}
+
+/// What brings a collection up to date, telling how far it is.
+type Ingest<'a> = dyn FnMut(&mut dyn FnMut(IngestEvent<'_>)) -> indexer::Result<IngestReport> + 'a;
+
+/// Runs an ingest with a bar, and lists what was skipped and what was kept though it is gone.
+fn observed(settings: &Settings, ingest: &mut Ingest<'_>) -> Outcome<IngestReport> {
+    let mut progress: Option<FileProgress> = None;
     let mut on_event = |event: IngestEvent<'_>| match event {
-        IngestEvent::Listed { to_read } => progress = Some(FileProgress::new(settings, to_read)),
+        IngestEvent::Listed { to_read } => match &progress {
+            Some(progress) => progress.expect_more(to_read),
+            None => progress = Some(FileProgress::new(settings, to_read)),
+        },
         IngestEvent::Done => {
             if let Some(progress) = &progress {
                 progress.done();
@@ -85,68 +212,16 @@ pub fn with_progress(
             }
         }
     };
-    let report = ingest(collection, model, sources, options, &mut on_event, &CANCELLED)?;
+    let report = ingest(&mut on_event)?;
     if let Some(progress) = progress {
         progress.finish();
     }
     list_skipped(&report.skipped);
+    report.held_back.iter().for_each(|held_back| note(&held_back.to_string()));
+    let unmatched = &report.unmatched;
+    if unmatched.rows > 0 {
+        let first = unmatched.first.join(", ");
+        note(&format!("{} rows of payload are about no picture: {first}", unmatched.rows));
+    }
     Ok(report)
-}
-
-/// How a command that brought a collection up to date ends.
-pub fn end(collection: &Collection, report: &IngestReport) -> Outcome {
-    if report.cancelled {
-        let name = collection.name();
-        return Err(Failure::Failed(format!(
-            "stopped; `{name}` is usable as far as it got, and the same command goes on from here"
-        )));
-    }
-    Ok(Success::unless_skipped(report.skipped.len()))
-}
-
-fn show(
-    settings: &Settings,
-    collection: &Collection,
-    report: &IngestReport,
-    seconds: f64,
-) -> Outcome<()> {
-    let IngestReport { added, updated, unchanged, not_pictures, skipped, .. } = report;
-    if settings.json {
-        let listed: Vec<_> = skipped
-            .iter()
-            .map(
-                |skipped| json!({"path": skipped.path.to_string_lossy(), "reason": skipped.reason}),
-            )
-            .collect();
-        let would_read: Vec<_> =
-            report.would_read.iter().map(|path| path.to_string_lossy()).collect();
-        return print_json(&json!({
-            "collection": collection.name(),
-            "model": collection.manifest().model.name,
-            "images": collection.len(),
-            "added": added,
-            "updated": updated,
-            "unchanged": unchanged,
-            "not_pictures": not_pictures,
-            "skipped": listed,
-            "would_read": would_read,
-            "cancelled": report.cancelled,
-            "seconds": seconds,
-        }));
-    }
-    for path in &report.would_read {
-        print(&format!("would read {}", path.display()))?;
-    }
-    if settings.quiet {
-        return Ok(());
-    }
-    let rate = (added + updated) as f64 / seconds.max(1e-9);
-    note(&format!(
-        "{}: {} images ({added} added, {updated} updated, {unchanged} unchanged, {} skipped, \
-         {not_pictures} other files) in {seconds:.1} s, {rate:.1} images/s",
-        collection.name(),
-        collection.len(),
-        skipped.len(),
-    ));
-    Ok(())
 }

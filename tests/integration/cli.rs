@@ -138,7 +138,7 @@ fn bad_input_gets_one_clear_sentence_and_the_right_exit_code() {
         ("search {}/pictures/00.png -c other", 1, "no collection `other`"),
         ("search {}/pictures/00.png -c ../x", 1, "cannot be a collection name"),
         ("search {}/pictures/00.png -c c -k 0", 2, "at least 1"),
-        ("search https://example.org/a.jpg -c c", 1, "download the picture"),
+        ("search http://127.0.0.1:9/a.jpg -c c", 1, "is not a public address"),
         ("index {}/gone -c c", 1, "no such file or folder"),
         ("index {}/pictures -c d --model {}/zero.safetensors", 1, "the file is empty"),
         ("index {}/pictures -c d --model vitz14", 1, "no model `vitz14`; known are vits14"),

@@ -1,9 +1,12 @@
 //! The program as its users meet it. One binary, so that everything links once.
 
 mod cli;
+mod collection;
 mod dedup;
 mod demo;
+mod index;
 mod probe;
+mod search;
 mod support;
 mod tidy;
 mod training;

@@ -46,7 +46,7 @@ fn each_engine_is_named_in_one_place() {
     for (name, places) in [
         ("usearch", &["indexer/src/ann/hnsw.rs"][..]),
         ("sled", &["indexer/src/catalog.rs", "indexer/src/catalog"]),
-        ("reqwest", &["indexer/src/http.rs"]),
+        ("reqwest", &["indexer/src/http.rs", "indexer/src/http"]),
         ("axum", &["web/src"]),
         ("candle_core", &["engine"]),
     ] {

@@ -206,8 +206,8 @@ impl Layers {
         self.tail.as_ref().map_or(0, len)
     }
 
-    /// About the `k` rows of each graph nearest to a query, in no order; dead ones may be among them
-    /// unless `accept` says no.
+    /// About the `k` rows of each graph nearest to a query, in no order, some twice; dead ones may be
+    /// among them unless `accept` says no.
     pub(crate) fn candidates(
         &self,
         query: &[f32],
@@ -219,9 +219,6 @@ impl Layers {
             let tail = tail.read().unwrap_or_else(PoisonError::into_inner);
             rows.extend(tail.candidates(query, k, accept)?);
         }
-        // A row that was unreachable when the base was made is in both.
-        rows.sort_unstable();
-        rows.dedup();
         Ok(rows)
     }
 }
@@ -258,10 +255,13 @@ fn largest_component(vectors: &Rows, alive: &RoaringBitmap) -> Result<f32> {
     Ok(largest)
 }
 
+pub(super) const BASE: &str = "base.hnsw";
+pub(super) const TAIL: &str = "tail.hnsw";
+
 fn base_path(folder: &Path) -> PathBuf {
-    folder.join("base.hnsw")
+    folder.join(BASE)
 }
 
 fn tail_path(folder: &Path) -> PathBuf {
-    folder.join("tail.hnsw")
+    folder.join(TAIL)
 }

@@ -52,6 +52,12 @@ impl Pending {
         self.len += 1;
     }
 
+    /// An image is gone whose path is another's by now.
+    pub(crate) fn remove_unplaced(&mut self, id: ImageId) {
+        self.images.insert(id, None);
+        self.len += 1;
+    }
+
     /// The path of a moved image is free again.
     pub(crate) fn free(&mut self, path: &Locator) {
         self.paths.insert(path.as_bytes().to_vec(), None);

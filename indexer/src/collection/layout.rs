@@ -70,7 +70,9 @@ impl Collections {
         for entry in entries {
             let entry = entry.io("list", &self.folder)?;
             let path = manifest_path(&entry.path());
+            // Names with a dot in front are being removed.
             if let Ok(name) = entry.file_name().into_string()
+                && !name.starts_with('.')
                 && path.exists()
             {
                 let manifest = Manifest::read(&path, &name).map_err(|error| error.to_string());
@@ -134,9 +136,26 @@ impl Collections {
     /// # Errors
     /// No such collection, another process has it open, or it is damaged or of a later format.
     pub fn open(&self, name: &str) -> Result<Collection> {
+        let (folder, lock) = self.lock(name)?;
+        self.open_locked(name, folder, lock)
+    }
+
+    /// Keeps everybody else from opening a collection. Gives its folder too.
+    pub(super) fn lock(&self, name: &str) -> Result<(PathBuf, Arc<Lock>)> {
         self.require(name)?;
         let folder = self.path(name)?;
         let lock = Lock::acquire(&folder, name)?;
+        // It may have been deleted while this waited.
+        self.require(name)?;
+        Ok((folder, lock))
+    }
+
+    pub(super) fn open_locked(
+        &self,
+        name: &str,
+        folder: PathBuf,
+        lock: Arc<Lock>,
+    ) -> Result<Collection> {
         let mut manifest = Manifest::read(&manifest_path(&folder), name)?;
         if manifest.format_version == 1 {
             manifest = rewrite::from_format_1(&folder, &manifest)?;
@@ -145,7 +164,7 @@ impl Collections {
         open_parts(name, folder, manifest, lock)
     }
 
-    fn require(&self, name: &str) -> Result<()> {
+    pub(super) fn require(&self, name: &str) -> Result<()> {
         if self.exists(name)? {
             return Ok(());
         }
@@ -162,7 +181,12 @@ impl Collections {
         })
     }
 
-    fn path(&self, name: &str) -> Result<PathBuf> {
+    /// The folder that holds all collections.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    pub(super) fn path(&self, name: &str) -> Result<PathBuf> {
         let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
         let sound =
             (1..=64).contains(&name.len()) && !name.starts_with('.') && name.chars().all(allowed);
@@ -175,19 +199,15 @@ impl Collections {
 }
 
 impl Lock {
-    fn acquire(folder: &Path, name: &str) -> Result<Self> {
+    pub(super) fn acquire(folder: &Path, name: &str) -> Result<Arc<Self>> {
         let path = folder.join("lock");
-        let mut file = File::options()
-            .create(true)
-            .truncate(false)
-            .read(true)
-            .write(true)
-            .open(&path)
-            .io("open", &path)?;
+        let mut file = lock_file(&path)?;
         let start = Instant::now();
         loop {
             match file.try_lock() {
-                Ok(()) => break,
+                Ok(()) if is_at(&file, &path) => break,
+                // Its folder was deleted while this waited; there may be another of that name.
+                Ok(()) => file = lock_file(&path)?,
                 Err(TryLockError::Error(error)) => return Err(error).io("lock", &path),
                 Err(TryLockError::WouldBlock) if start.elapsed() < LOCK_PATIENCE => {
                     std::thread::sleep(Duration::from_millis(20));
@@ -207,15 +227,52 @@ impl Lock {
         if let Err(error) = noted {
             tracing::debug!("{}: {error}", path.display());
         }
-        Ok(Self { _file: file })
+        Ok(Arc::new(Self { _file: file }))
     }
+
+    /// Without waiting; `None` while another process has it.
+    pub(super) fn try_acquire(folder: &Path) -> Result<Option<Self>> {
+        let path = folder.join("lock");
+        let file = lock_file(&path)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Self { _file: file })),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error).io("lock", &path),
+        }
+    }
+}
+
+fn lock_file(path: &Path) -> Result<File> {
+    let mut options = File::options();
+    options.create(true).truncate(false).read(true).write(true).open(path).io("open", path)
+}
+
+/// Whether an open file is still the one of this name.
+#[cfg(unix)]
+fn is_at(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    match (file.metadata(), std::fs::metadata(path)) {
+        (Ok(open), Ok(named)) => (open.dev(), open.ino()) == (named.dev(), named.ino()),
+        _ => false,
+    }
+}
+
+/// Folders with open files are not renamed or deleted there.
+#[cfg(not(unix))]
+fn is_at(_: &File, _: &Path) -> bool {
+    true
 }
 
 pub(super) fn manifest_path(folder: &Path) -> PathBuf {
     folder.join("manifest.json")
 }
 
-fn open_parts(name: &str, folder: PathBuf, manifest: Manifest, lock: Lock) -> Result<Collection> {
+fn open_parts(
+    name: &str,
+    folder: PathBuf,
+    manifest: Manifest,
+    lock: Arc<Lock>,
+) -> Result<Collection> {
     let data = folder.join(&manifest.data);
     if manifest.rows > 0 && !data.join("catalog").is_dir() {
         return Err(IndexerError::Damaged {
@@ -250,7 +307,7 @@ fn open_parts(name: &str, folder: PathBuf, manifest: Manifest, lock: Lock) -> Re
         true => Layers::open(&data.join("ann"), dim, meta.rows)?,
         false => None,
     };
-    let (name, catalog, lock) = (Arc::from(name), Arc::new(catalog), Arc::new(lock));
+    let (name, catalog) = (Arc::from(name), Arc::new(catalog));
     let view = View {
         name: Arc::clone(&name),
         manifest: Arc::new(manifest.clone()),

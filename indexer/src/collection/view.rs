@@ -10,13 +10,13 @@ use super::{describe, layout::Lock};
 use crate::ann::{Layers, Neighbour, exact};
 use crate::catalog::{Catalog, ValueRange};
 use crate::error::{IndexerError, Result};
-use crate::id::ImageId;
+use crate::id::{ContentHash, ImageId};
 use crate::manifest::Manifest;
 use crate::record::{Failure, Record};
 use crate::vectors::Rows;
 
 /// HNSW is asked for this many times more neighbours than wanted; the best are chosen exactly.
-const OVERFETCH: usize = 4;
+const OVERFETCH: usize = 2;
 /// Rows that are compared one by one rather than searched with a filter.
 const EXACT_UNTIL: u64 = 20_000;
 /// A filter that keeps less than one image in so many is searched exactly: the graph would mostly
@@ -174,24 +174,37 @@ impl View {
             return self.best(pool, query, k);
         }
         let accept = |row: u32| pool.contains(row);
-        let accept: Option<&(dyn Fn(u32) -> bool + Sync)> = match among {
-            Some(_) => Some(&accept),
-            None => None,
+        let mut found = match among {
+            Some(_) => layers.candidates(query, wanted, Some(&accept))?,
+            None => layers.candidates(query, wanted, None)?,
         };
-        let found = layers.candidates(query, wanted, accept)?;
-        let mut rows: RoaringBitmap = found.into_iter().filter(|&row| pool.contains(row)).collect();
-        let uncovered = u32::try_from(layers.rows()).unwrap_or(u32::MAX);
-        // Too few survive where most rows near the query have been replaced.
-        if (rows.len() as usize) < k {
-            return self.best(pool, query, k);
+        let survive = |rows: &mut Vec<u32>| {
+            rows.retain(|&row| pool.contains(row));
+            // A row that was unreachable when the base was made is in two graphs.
+            rows.sort_unstable();
+            rows.dedup();
+            rows.len() >= k
+        };
+        if !survive(&mut found) {
+            // Most rows near the query have been replaced: look past them.
+            found = layers.candidates(query, wanted, Some(&accept))?;
+            if !survive(&mut found) {
+                return self.best(pool, query, k);
+            }
         }
         if self.rows.len() > layers.rows() || !layers.loose().is_empty() {
+            let uncovered = u32::try_from(layers.rows()).unwrap_or(u32::MAX);
             let mut others: RoaringBitmap = pool.range(uncovered..).collect();
             others |= layers.loose() & pool;
             let others = exact(&self.rows, &others, query, k)?;
-            rows.extend(others.into_iter().map(|neighbour| neighbour.row));
+            found.extend(others.into_iter().map(|neighbour| neighbour.row));
+            survive(&mut found);
         }
-        self.best(&rows, query, k)
+        let mut near =
+            found.into_iter().map(|row| self.scored(row, query)).collect::<Result<Vec<_>>>()?;
+        sort(&mut near);
+        near.truncate(k);
+        Ok(near)
     }
 
     /// [`nearest`](Self::nearest) without HNSW: every image is compared.
@@ -230,15 +243,17 @@ impl View {
 
     /// The best of `rows`, compared exactly and read through their checksums.
     fn best(&self, rows: &RoaringBitmap, query: &[f32], k: usize) -> Result<Vec<Near>> {
-        let scored = |Neighbour { row, .. }| {
-            // Read again through the checksum: a damaged vector is named, never served.
-            let (id, stored) = self.rows.checked(u64::from(row))?;
-            Ok(Near { row, id, similarity: dot(query, &stored) })
-        };
-        let mut near: Vec<Near> =
-            exact(&self.rows, rows, query, k)?.into_iter().map(scored).collect::<Result<_>>()?;
-        near.sort_by(|a, b| b.similarity.total_cmp(&a.similarity).then(a.id.cmp(&b.id)));
+        let best = exact(&self.rows, rows, query, k)?;
+        // Read again through the checksum: a damaged vector is named, never served.
+        let scored = best.into_iter().map(|Neighbour { row, .. }| self.scored(row, query));
+        let mut near = scored.collect::<Result<Vec<_>>>()?;
+        sort(&mut near);
         Ok(near)
+    }
+
+    fn scored(&self, row: u32, query: &[f32]) -> Result<Near> {
+        let (id, stored) = self.rows.checked(u64::from(row))?;
+        Ok(Near { row, id, similarity: dot(query, &stored) })
     }
 
     /// The stored embedding of an image; unit length up to rounding.
@@ -272,6 +287,14 @@ impl View {
     /// The catalog cannot be read.
     pub fn record(&self, id: ImageId) -> Result<Option<Record>> {
         self.catalog.record(id)
+    }
+
+    /// The first image whose file has this hash, in the newest state.
+    ///
+    /// # Errors
+    /// The catalog cannot be read.
+    pub fn first_with_content(&self, hash: &ContentHash) -> Result<Option<ImageId>> {
+        self.catalog.with_content(hash).next().transpose()
     }
 
     /// Every image, by ascending id. Images changed meanwhile may come in their new state.
@@ -319,4 +342,9 @@ impl View {
         let record = self.catalog.record(id)?.filter(|record| record.row == u64::from(row));
         Ok(record.map(|record| Hit { id, similarity, record }))
     }
+}
+
+/// Most similar first, ties by id.
+fn sort(near: &mut [Near]) {
+    near.sort_unstable_by(|a, b| b.similarity.total_cmp(&a.similarity).then(a.id.cmp(&b.id)));
 }

@@ -3,6 +3,7 @@
 use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use engine::ModelIdentity;
 use serde::Serialize;
 use tempfile::NamedTempFile;
 
@@ -17,6 +18,9 @@ pub(super) struct NpyTable {
     embeddings: NpyFile,
     patch_tokens: Option<NpyFile>,
     rows: Pending,
+    fingerprint: String,
+    /// Written into the first row only.
+    model: Option<ModelIdentity>,
 }
 
 #[derive(Serialize)]
@@ -25,6 +29,9 @@ struct JsonRow<'a> {
     sha256: &'a str,
     width: u32,
     height: u32,
+    fingerprint: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    identity: Option<ModelIdentity>,
 }
 
 impl NpyTable {
@@ -40,6 +47,8 @@ impl NpyTable {
             embeddings: NpyFile::create(path, vec![shape.model.dim])?,
             patch_tokens,
             rows: Pending::create(&path.with_extension("jsonl"))?,
+            fingerprint: shape.model.fingerprint(),
+            model: Some(shape.model.clone()),
         })
     }
 
@@ -50,7 +59,14 @@ impl NpyTable {
         }
         let Row { path, sha256, width, height, .. } = row;
         let (path, sha256) = (path.to_string(), sha256.as_str());
-        let json = JsonRow { path, sha256, width: *width, height: *height };
+        let json = JsonRow {
+            path,
+            sha256,
+            width: *width,
+            height: *height,
+            fingerprint: &self.fingerprint,
+            identity: self.model.take(),
+        };
         let mut line = serde_json::to_vec(&json)
             .map_err(|error| IndexerError::InvalidRequest(error.to_string()))?;
         line.push(b'\n');

@@ -45,10 +45,12 @@ impl ParquetTable {
         fields.extend(patch_values.map(|values| list("patch_tokens", values)));
         let schema = Arc::new(Schema::new(fields));
 
+        let identity = serde_json::to_string(&shape.model).map_err(|error| failed(path, &error))?;
         let mut metadata = vec![
             KeyValue::new("akin.model".to_owned(), shape.model.name.clone()),
             KeyValue::new("akin.fingerprint".to_owned(), shape.model.fingerprint()),
             KeyValue::new("akin.pooling".to_owned(), shape.model.pooling.to_string()),
+            KeyValue::new("akin.identity".to_owned(), identity),
         ];
         if let Some((patches, channels)) = shape.patch_tokens {
             let shape = format!("{patches},{channels}");

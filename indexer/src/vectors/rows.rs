@@ -9,7 +9,7 @@ use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use memmap2::Mmap;
 
 use super::{HEADER_BYTES, Precision, ROWS_PER_SHARD, damaged, shard_name};
-use crate::error::Result;
+use crate::error::{IndexerError, Result};
 use crate::id::ImageId;
 
 /// Rows `0..len` of a collection's shards.
@@ -42,6 +42,23 @@ impl Rows {
 
     /// Image and embedding of a row, after checking its checksum.
     pub(crate) fn checked(&self, row: u64) -> Result<(ImageId, Vec<f32>)> {
+        let bytes = self.checked_bytes(row)?;
+        let mut values = vec![0.0; self.dim];
+        self.decode(bytes, &mut values);
+        Ok((self.id(row)?, values))
+    }
+
+    /// The values of a row as they are stored, little-endian, after checking its checksum and that
+    /// it belongs to `id`.
+    pub(crate) fn stored(&self, row: u64, id: ImageId) -> Result<&[u8]> {
+        let bytes = self.checked_bytes(row)?;
+        match self.id(row)? {
+            found if found == id => Ok(&bytes[8..bytes.len() - 4]),
+            found => Err(self.of_another(row, found, id)),
+        }
+    }
+
+    fn checked_bytes(&self, row: u64) -> Result<&[u8]> {
         let bytes = self.bytes(row)?;
         let (body, crc) = bytes.split_at(bytes.len() - 4);
         if crc32fast::hash(body).to_le_bytes() != crc {
@@ -52,19 +69,18 @@ impl Rows {
                 format!("row {row} fails its checksum; run `akin collection check --repair`"),
             ));
         }
-        let mut values = vec![0.0; self.dim];
-        self.decode(bytes, &mut values);
-        Ok((self.id(row)?, values))
+        Ok(bytes)
+    }
+
+    fn of_another(&self, row: u64, found: ImageId, id: ImageId) -> IndexerError {
+        damaged(&self.folder, format!("row {row} belongs to image {found}, not to image {id}"))
     }
 
     /// The embedding of a row, after checking its checksum and that it belongs to `id`.
     pub(crate) fn read(&self, row: u64, id: ImageId) -> Result<Vec<f32>> {
         match self.checked(row)? {
             (found, values) if found == id => Ok(values),
-            (found, _) => Err(damaged(
-                &self.folder,
-                format!("row {row} belongs to image {found}, not to image {id}"),
-            )),
+            (found, _) => Err(self.of_another(row, found, id)),
         }
     }
 

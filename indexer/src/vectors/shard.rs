@@ -36,10 +36,7 @@ impl Shard {
             .truncate(true)
             .open(path)
             .io("create", path)?;
-        let mut header = Vec::from(MAGIC);
-        header.extend((dim as u32).to_le_bytes());
-        header.extend(precision.code().to_le_bytes());
-        file.write_all(&header).io("write", path)?;
+        file.write_all(&header(dim, precision)).io("write", path)?;
         let map = map(&file, path)?;
         let stride = precision.stride(dim) as u64;
         Ok(Self { path: path.to_path_buf(), file, rows: 0, stride, map, pending: Vec::new() })
@@ -98,7 +95,15 @@ impl Shard {
     }
 }
 
-fn map(file: &File, path: &Path) -> Result<Arc<Mmap>> {
+/// What a shard starts with.
+pub(super) fn header(dim: usize, precision: Precision) -> Vec<u8> {
+    let mut header = Vec::from(MAGIC);
+    header.extend((dim as u32).to_le_bytes());
+    header.extend(precision.code().to_le_bytes());
+    header
+}
+
+pub(super) fn map(file: &File, path: &Path) -> Result<Arc<Mmap>> {
     // SAFETY: rows are only ever appended, and a shard is shortened only while it is opened, before
     // there are views of it, by the one process that holds the collection's lock.
     #[expect(unsafe_code, reason = "shards are memory-mapped; see SAFETY")]

@@ -1,0 +1,10 @@
+//! Sources into collections. One binary, so that everything links once.
+
+mod embeddings;
+mod incremental;
+mod payload;
+mod sources;
+mod support;
+mod urls;
+mod watching;
+mod web;
