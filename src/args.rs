@@ -1,10 +1,10 @@
 //! The command line, as typed.
 
 mod bench;
+mod collection;
 mod curate;
 mod dedup;
 mod export;
-mod collection;
 mod index;
 mod probe;
 mod search;

@@ -399,6 +399,7 @@ fn pictures_are_told_apart_by_their_pixels() {
         found.map(|dropped| (dropped.kind, dropped.direct))
     };
     assert_eq!(kind(0), Some((Kind::SamePixels, true)));
+    assert_eq!(kind(1), Some((Kind::SamePixels, true)), "as its equal");
     assert_eq!(kind(3), Some((Kind::SamePicture, true)));
     let different = report.pairs.iter().filter(|pair| pair.kind == Kind::SameSubject);
     assert!(different.clone().count() >= 3);

@@ -51,7 +51,8 @@ fn names(members: &Value) -> Vec<&str> {
 #[test]
 fn copies_are_found_told_apart_and_taken_out_only_on_request() {
     let akin = collection();
-    let words = "dedup -c c --threshold -1 --pixels --report {}/report.jsonl --json";
+    let words =
+        "dedup -c c --threshold -1 --pixels --keep path-order --report {}/report.jsonl --json";
     let found = akin.ok(words).json();
     assert_eq!((&found["images"], &found["verified"]), (&7.into(), &true.into()));
     let groups = found["groups"].as_array().expect("groups");
@@ -77,7 +78,9 @@ fn copies_are_found_told_apart_and_taken_out_only_on_request() {
     assert!(human.stdout.contains("keep") && human.stdout.contains("same picture edited"));
     assert!(human.stderr.contains("nothing was changed"), "{}", human.stderr);
 
-    let removed = akin.ok("dedup -c c --threshold -1 --remove-from-collection --json").json();
+    let removed = akin
+        .ok("dedup -c c --threshold -1 --keep path-order --remove-from-collection --json")
+        .json();
     assert_eq!(removed["removed_from_collection"], 3);
     assert_eq!(akin.ok("collection info c --json").json()["images"], 4);
     assert!(akin.path("pictures/zz.png").exists() && akin.path("pictures/flipped.png").exists());

@@ -1,9 +1,9 @@
 //! The program as its users meet it. One binary, so that everything links once.
 
 mod cli;
+mod collection;
 mod curate;
 mod dedup;
-mod collection;
 mod demo;
 mod index;
 mod probe;

@@ -103,15 +103,20 @@ pub(super) struct Links<'a> {
     nodes: &'a Nodes<'a>,
     options: &'a DedupOptions,
     links: BTreeMap<(u32, u32), Link>,
+    /// For images of equal files, the one that was compared with others.
+    twins: BTreeMap<u32, u32>,
 }
 
 impl<'a> Links<'a> {
     pub(super) fn new(nodes: &'a Nodes<'a>, options: &'a DedupOptions) -> Self {
-        Self { nodes, options, links: BTreeMap::new() }
+        Self { nodes, options, links: BTreeMap::new(), twins: BTreeMap::new() }
     }
 
     pub(super) fn add(&mut self, edge: Edge, kind: Kind, evidence: Option<Evidence>) {
         self.links.insert((edge.a, edge.b), (edge.similarity, kind, evidence));
+        if kind == Kind::SameFile {
+            self.twins.insert(edge.b, edge.a);
+        }
     }
 
     /// Links those of equal files (an image and one of a reference); gives back the others.
@@ -154,8 +159,14 @@ impl<'a> Links<'a> {
         Ok(grouped.into_iter().flatten().collect())
     }
 
-    fn link(&self, a: u32, b: u32) -> Option<&Link> {
-        let link = self.links.get(&(a.min(b), a.max(b)));
+    /// The link between two images; what holds for a file holds for its equals.
+    fn link(&self, a: u32, b: u32) -> Option<Link> {
+        let twin = |node: u32| self.twins.get(&node).copied().unwrap_or(node);
+        let (a, b) = (twin(a), twin(b));
+        if a == b {
+            return Some((1.0, Kind::SameFile, None));
+        }
+        let link = self.links.get(&(a.min(b), a.max(b))).copied();
         link.filter(|(_, kind, _)| *kind != Kind::SameSubject)
     }
 
@@ -203,7 +214,7 @@ impl<'a> Links<'a> {
             images.retain(|image| {
                 let link = self.link(first.row, image.row).filter(|_| !self.stays(image.row));
                 if let Some((similarity, ..)) = link {
-                    weakest = weakest.min(*similarity);
+                    weakest = weakest.min(similarity);
                     members.push(image.clone());
                 }
                 link.is_none()
@@ -242,10 +253,10 @@ impl<'a> Links<'a> {
             }
             let link = self.link(first, node);
             let kind = match link {
-                Some((_, kind, _)) => *kind,
+                Some((_, kind, _)) => kind,
                 None => *chained.get_or_init(|| self.weakest_kind(&found.members)),
             };
-            let evidence = link.and_then(|(.., evidence)| *evidence);
+            let evidence = link.and_then(|(.., evidence)| evidence);
             let (member, direct) = (self.nodes.member(image), link.is_some());
             dropped.push(Dropped { member, similarity, kind, direct, evidence });
         }

@@ -14,7 +14,7 @@ use super::keep::Candidate;
 use crate::durable::replace_file;
 use crate::error::{IndexerError, IoContext, Result};
 use crate::id::ContentHash;
-use crate::pipeline::{Skipped, read_limited};
+use crate::pipeline::Skipped;
 
 /// Name of the file in a collection's folder.
 pub const FILE: &str = "pixel-hashes.jsonl";
@@ -26,7 +26,7 @@ pub const FILE: &str = "pixel-hashes.jsonl";
 pub fn original(image: &Candidate, options: &DecodeOptions) -> Result<RgbImage, Skipped> {
     let path = image.path.to_path();
     let skipped = |reason: String| Skipped { path: path.clone(), reason, not_a_picture: false };
-    let bytes = read_limited(&path, options.limits.max_bytes).map_err(skipped)?;
+    let bytes = image.path.read(options.limits.max_bytes).map_err(skipped)?;
     if ContentHash::of(&bytes) != image.sha256 {
         return Err(skipped(
             "it has changed since it was indexed; run `akin index` again".to_owned(),
