@@ -27,9 +27,10 @@ use crate::error::{IndexerError, Result};
 /// Links per node.
 pub(super) const M: usize = 16;
 const EF_CONSTRUCTION: usize = 128;
-/// Smallest beam of a search; wider when more neighbours are asked for. Measured to give recall@10
-/// above 0.99 (docs/performance.md).
+/// Smallest beam of a search of [`EF_ROWS`] rows; it grows with the square root of the rows, and
+/// when more neighbours are asked for. Measured to give recall@10 above 0.99 (`bench/peers/ann.py`).
 const EF_SEARCH: usize = 40;
+const EF_ROWS: usize = 200_000;
 
 /// Rows and the links between them.
 pub(crate) struct Graph {
@@ -203,9 +204,15 @@ impl Graph {
             .reserve_capacity_and_threads(index.size(), self.threads)
             .map_err(|error| ann(&error))?;
         index.change_expansion_add(EF_CONSTRUCTION);
-        index.change_expansion_search(EF_SEARCH);
+        index.change_expansion_search(beam(index.size()));
         Ok(self)
     }
+}
+
+/// Beam of a search over so many rows.
+fn beam(rows: usize) -> usize {
+    let growth = (rows as f64 / EF_ROWS as f64).sqrt().max(1.0);
+    (EF_SEARCH as f64 * growth) as usize
 }
 
 fn ann(error: &dyn std::fmt::Display) -> IndexerError {

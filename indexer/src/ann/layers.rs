@@ -23,8 +23,9 @@ const TAIL_SHARE: f64 = 0.2;
 const DEAD_SHARE: f64 = 0.3;
 /// Rows looked at for the largest component.
 const SCALE_SAMPLE: usize = 2000;
-/// Candidates among which a row must be found with itself as the query, to count as reachable.
-const REACH: usize = 16;
+/// Candidates among which a row must be found with itself as the query, to count as reachable: most
+/// are among few; in dense places it takes many.
+const REACH: [usize; 2] = [16, 256];
 
 #[derive(Debug)]
 struct Base {
@@ -235,13 +236,16 @@ fn unreachable(graph: &Graph, vectors: &Rows, rows: &[u32]) -> Result<Vec<u32>> 
 
 /// Whether a search with a row as the query finds it, or as many others that are the same.
 fn is_reached(graph: &Graph, vectors: &Rows, row: u32, vector: &[f32]) -> Result<bool> {
-    let found = graph.candidates(vector, REACH, None)?;
-    if found.contains(&row) {
-        return Ok(true);
+    let mut found = Vec::new();
+    for reach in REACH {
+        found = graph.candidates(vector, reach, None)?;
+        if found.contains(&row) {
+            return Ok(true);
+        }
     }
     let others = vectors.gather(found.iter().copied())?;
     let same = |other: &&[f32]| engine::kernels::dot(vector, other) > 0.9999;
-    Ok(others.chunks_exact(vectors.dim()).filter(same).count() >= REACH)
+    Ok(others.chunks_exact(vectors.dim()).filter(same).count() >= REACH[0])
 }
 
 /// Largest component of a sample, a little enlarged.
