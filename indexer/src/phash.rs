@@ -108,7 +108,8 @@ mod tests {
     fn turned_and_mirrored_pictures_have_the_same_hash_and_others_do_not() {
         let grey = picture(1);
         let own = PerceptualHash::of(64, 64, &grey).expect("hash");
-        let turns: [fn(usize, usize) -> (usize, usize); 4] =
+        type Turn = fn(usize, usize) -> (usize, usize);
+        let turns: [Turn; 4] =
             [|x, y| (63 - x, y), |x, y| (x, 63 - y), |x, y| (y, x), |x, y| (63 - y, x)];
         for turn in turns {
             let turned: Vec<u8> = (0..64 * 64)

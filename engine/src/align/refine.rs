@@ -194,10 +194,11 @@ fn step(samples: &[Sample], statistics: &Statistics) -> Option<[f32; 6]> {
         }
     }
     for i in 0..6 {
-        for j in 0..i {
-            matrix[i][j] = matrix[j][i];
+        let (above, below) = matrix.split_at_mut(i);
+        for (j, row) in above.iter().enumerate() {
+            below[0][j] = row[i];
         }
-        matrix[i][i] += 1e-5 * samples.len() as f64 + 1e-9 * f64::from(statistics.weight);
+        below[0][i] += 1e-5 * samples.len() as f64 + 1e-9 * f64::from(statistics.weight);
     }
     solve(matrix, right).map(|step| step.map(|value| value as f32))
 }
@@ -217,8 +218,9 @@ pub(super) fn solve<const N: usize>(
         right.swap(column, pivot);
         for row in column + 1..N {
             let factor = matrix[row][column] / matrix[column][column];
-            for k in column..N {
-                matrix[row][k] -= factor * matrix[column][k];
+            let (above, below) = matrix.split_at_mut(row);
+            for (value, pivot) in below[0].iter_mut().zip(above[column]).skip(column) {
+                *value -= factor * pivot;
             }
             right[row] -= factor * right[column];
         }

@@ -25,12 +25,15 @@ pub(crate) struct Match {
     pub(crate) similarity: f32,
 }
 
+/// Takes similarities of a query with a run of vectors into what is known of it so far.
+type Visit<'a, T> = dyn Fn(&mut T, (usize, usize), &[f32]) + Sync + 'a;
+
 /// Compares each query with all of `base`: `visit` gets the result of the query so far, the numbers
 /// of the query and of the first vector compared, and similarities. One result for each query.
 pub(crate) fn scan<T: Clone + Send + Sync>(
     (queries, base): (&dyn Points, &dyn Points),
     start: T,
-    visit: &(dyn Fn(&mut T, (usize, usize), &[f32]) + Sync),
+    visit: &Visit<'_, T>,
     cancel: &AtomicBool,
 ) -> Result<Vec<T>> {
     let dim = queries.dim();

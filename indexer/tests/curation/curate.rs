@@ -313,7 +313,8 @@ fn what_makes_no_sense_is_refused_before_anything_is_written() {
     let retrieve = |config: &mut CurateConfig, retrieve: Retrieve| {
         config.steps[2] = Step::Retrieve(retrieve);
     };
-    let cases: [(&dyn Fn(&mut Sources, &mut CurateConfig), &str); 9] = [
+    type Change<'a> = &'a dyn Fn(&mut Sources, &mut CurateConfig);
+    let cases: [(Change<'_>, &str); 9] = [
         (&|sources, _| sources.seeds.clear(), "no seed images"),
         (&|_, config| config.steps.clear(), "no steps"),
         (&|_, config| retrieve(config, Retrieve { cap: 0, ..Retrieve::default() }), "cap is 0"),

@@ -148,7 +148,8 @@ fn what_is_changed_in_an_export_is_found() {
     let lines = manifest::read(&world.path("out/manifest.jsonl")).expect("manifest");
     let picture = PathBuf::from("out").join(lines[0].file.as_ref().expect("a file"));
     let picture = picture.to_str().expect("UTF-8");
-    let cases: [(&str, &dyn Fn(&Path), &str); 6] = [
+    type Case<'a> = (&'a str, &'a dyn Fn(&Path), &'a str);
+    let cases: [Case<'_>; 6] = [
         (
             picture,
             &|path| std::fs::write(path, "other").expect("write"),

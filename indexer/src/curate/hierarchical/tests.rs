@@ -1,7 +1,7 @@
 use super::super::kmeans::tests::Golden;
 use super::*;
 
-const GO_ON: AtomicBool = AtomicBool::new(false);
+static GO_ON: AtomicBool = AtomicBool::new(false);
 
 #[test]
 fn shares_are_as_even_as_sizes_allow() {
@@ -15,7 +15,7 @@ fn shares_are_as_even_as_sizes_allow() {
 
 /// How many times larger the largest group is than the smallest.
 fn imbalance(drawn: &[u32], group: &[i64]) -> f64 {
-    let mut sizes = vec![0usize; 5];
+    let mut sizes = [0usize; 5];
     drawn.iter().for_each(|&point| sizes[group[point as usize] as usize] += 1);
     let (most, least) = (sizes.iter().max(), sizes.iter().min());
     *most.expect("groups") as f64 / (*least.expect("groups")).max(1) as f64

@@ -36,7 +36,7 @@ impl Golden {
     }
 }
 
-const GO_ON: AtomicBool = AtomicBool::new(false);
+static GO_ON: AtomicBool = AtomicBool::new(false);
 
 fn kmeans(clusters: usize, start: Start, seed: u64) -> KMeans {
     KMeans { clusters, iterations: 100, start, seed }
