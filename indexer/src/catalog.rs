@@ -239,6 +239,11 @@ impl Catalog {
         self.pages(postings::key_range(field, range)?)
     }
 
+    /// Whether it holds nothing at all. The engine takes a damaged first segment for the end of its log, and opens empty.
+    pub(crate) fn is_blank(&self) -> bool {
+        self.db.is_empty()
+    }
+
     pub(crate) fn meta(&self) -> Result<Meta> {
         match self.value(b"m")? {
             Some(bytes) => record::decode(&bytes).ok_or_else(|| self.damaged(b"m")),

@@ -135,6 +135,14 @@ impl Survey {
             return None;
         }
         match Catalog::open(&path) {
+            Ok(catalog) if catalog.is_blank() && (manifest.rows > 0 || manifest.failed > 0) => {
+                self.violation(
+                    subject,
+                    "the catalog is damaged: nothing in it can be read",
+                    Cure::Backup,
+                );
+                None
+            }
             Ok(catalog) => Some(catalog),
             Err(error) => {
                 self.violation(subject, format!("it cannot be opened: {error}"), Cure::Backup);

@@ -325,6 +325,16 @@ fn what_cannot_be_opened_is_reported_with_the_way_out() {
     );
     lost(
         &|case| {
+            // A bit of the engine's own header of the first segment, which it checks at opening.
+            let db = case.data().join("catalog/db");
+            let mut bytes = std::fs::read(&db).expect("read");
+            bytes[5] ^= 1;
+            std::fs::write(db, bytes).expect("write");
+        },
+        "the catalog is damaged",
+    );
+    lost(
+        &|case| {
             let path = manifest_path(&case.folder());
             let mut manifest = Manifest::read(&path, "c").expect("read");
             manifest.model.weights_sha256 = "1".repeat(64);
