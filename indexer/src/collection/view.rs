@@ -1,5 +1,6 @@
 //! What is searched: one committed state, and the handle that gives the newest.
 
+use std::borrow::Cow;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use engine::kernels::dot;
@@ -163,8 +164,7 @@ impl View {
         among: Option<&RoaringBitmap>,
     ) -> Result<Vec<Near>> {
         self.check(query, k)?;
-        let pool = among.map(|among| among & &*self.alive);
-        let pool = pool.as_ref().unwrap_or(&self.alive);
+        let pool = &*self.pool(among);
         let k = k.min(pool.len() as usize);
         let Some(layers) = &self.layers else { return self.best(pool, query, k) };
         let wanted = k.saturating_mul(OVERFETCH);
@@ -218,8 +218,7 @@ impl View {
         among: Option<&RoaringBitmap>,
     ) -> Result<Vec<Near>> {
         self.check(query, k)?;
-        let pool = among.map(|among| among & &*self.alive);
-        let pool = pool.as_ref().unwrap_or(&self.alive);
+        let pool = &*self.pool(among);
         self.best(pool, query, k.min(pool.len() as usize))
     }
 
@@ -239,6 +238,14 @@ impl View {
             ));
         }
         Ok(())
+    }
+
+    /// Rows alive, of those given.
+    fn pool(&self, among: Option<&RoaringBitmap>) -> Cow<'_, RoaringBitmap> {
+        match among {
+            Some(among) => Cow::Owned(among & &*self.alive),
+            None => Cow::Borrowed(&self.alive),
+        }
     }
 
     /// The best of `rows`, compared exactly and read through their checksums.
