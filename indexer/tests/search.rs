@@ -25,7 +25,7 @@ fn filled(home: &Home, count: usize, ann_from: u64) -> Collection {
     for number in 0..count {
         // Every fifth is an exact copy of an earlier one: ties.
         let vector = match number % 5 {
-            4 => drawn[lot.below(drawn.len())].clone(),
+            4 => lot.pick(&drawn),
             _ => vectors::vector(&mut lot),
         };
         put(&mut collection, number, &vector);

@@ -9,6 +9,7 @@ use std::path::Path;
 
 use engine::testing::ThumbnailEmbedder;
 use engine::{Embedder, Embedding, ModelIdentity};
+pub use fixtures::Lot;
 use indexer::{
     Collection, ContentHash, Failure, FileStamp, Hit, IndexerError, Known, Locator, NewImage,
     Payload, Record, Scalar, ValueRange,
@@ -19,23 +20,6 @@ pub type Result<T, E = IndexerError> = std::result::Result<T, E>;
 /// Paths that images come and go at.
 const PATHS: u64 = 400;
 const MARK: &str = "/mark";
-
-/// Steele, Lea and Flood's SplitMix64.
-pub struct Lot(pub u64);
-
-impl Lot {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    pub fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-}
 
 /// Identity of the model that the vectors pretend to come from.
 pub fn identity() -> ModelIdentity {

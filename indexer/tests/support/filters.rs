@@ -3,28 +3,8 @@
 
 use std::ops::Bound;
 
+pub use fixtures::Lot;
 use indexer::filter::{BuiltIn, Field, Filter, Scalar, Test};
-
-/// SplitMix64.
-pub struct Lot(pub u64);
-
-impl Lot {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    pub fn below(&mut self, end: usize) -> usize {
-        (self.next() % end as u64) as usize
-    }
-
-    pub fn pick<T: Clone>(&mut self, choices: &[T]) -> T {
-        choices[self.below(choices.len())].clone()
-    }
-}
 
 /// Payload fields that filters ask for.
 pub const KEYS: [&str; 12] = [
@@ -64,7 +44,7 @@ const TIMES: [&str; 3] = ["1970-01-01", "1970-01-01T00:00:02Z", "1970-01-01T01:0
 pub fn text(lot: &mut Lot) -> String {
     match lot.below(12) {
         // Longer than what an index compares by order.
-        0 => "a".repeat(190 + lot.below(30)),
+        0 => "a".repeat(190 + lot.below(30) as usize),
         _ => lot.pick(&TEXTS).to_owned(),
     }
 }

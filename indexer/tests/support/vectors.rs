@@ -36,7 +36,7 @@ fn identity() -> ModelIdentity {
 
 /// A vector near one of ten centres, so that some are near each other.
 pub fn vector(lot: &mut Lot) -> Vec<f32> {
-    let mut centre = Lot(lot.below(10) as u64);
+    let mut centre = Lot(lot.below(10));
     let value = |lot: &mut Lot| lot.below(2001) as f32 / 1000.0 - 1.0;
     (0..DIM).map(|_| value(&mut centre) + 0.4 * value(lot)).collect()
 }
