@@ -20,7 +20,7 @@ use axum::body::Body;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
 use axum::http::HeaderValue;
-use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use ipnet::IpNet;
 
@@ -33,7 +33,7 @@ use self::rate::{Caller, Rates};
 use crate::idempotency::{self, Answers};
 use crate::keys::{Keys, Role, Verdict};
 use crate::problem::{Answer, Code, Problem};
-use crate::request_id;
+use crate::tls::Tls;
 
 /// What the operator decided about access.
 #[derive(Clone, Debug, Default)]
@@ -44,15 +44,17 @@ pub struct Settings {
     pub trusted_proxies: Vec<IpNet>,
     /// Names, beside those of this machine, that requests may be for and that pages may come from.
     pub allowed_hosts: Vec<String>,
-    /// Path before all others; empty, or with a slash in front and none behind.
-    pub base_path: String,
     /// Let everybody in who reaches the address, though there are no keys.
     pub is_insecure: bool,
+    /// Encrypts connections, if set.
+    pub tls: Option<Tls>,
 }
 
 /// The guard of one server.
 pub struct Guard {
     settings: Settings,
+    /// Path before all others; empty, or with a slash in front and none behind.
+    base_path: String,
     keys: Keys,
     rates: Rates,
     queue: Queue,
@@ -70,14 +72,15 @@ pub struct Granted {
 }
 
 impl Guard {
-    /// A guard that knows these keys.
-    pub fn new(settings: Settings, keys: Keys) -> Arc<Self> {
+    /// A guard of what lies below a base path, that knows these keys.
+    pub fn new(settings: Settings, base_path: &str, keys: Keys) -> Arc<Self> {
         let Limits { rate, burst, in_flight, waiting, wait, bodies_bytes, .. } = settings.limits;
         Arc::new(Self {
             rates: Rates::new(rate, burst),
             queue: Queue::new(in_flight, waiting, wait),
             bodies: Arc::new(Budget::new(bodies_bytes)),
             answers: Answers::default(),
+            base_path: base_path.to_owned(),
             settings,
             keys,
         })
@@ -98,7 +101,6 @@ impl Guard {
         routes
             .layer(from_fn_with_state(Arc::clone(self), pass))
             .layer(from_fn_with_state(Arc::clone(self), finish))
-            .layer(from_fn(request_id::assign))
     }
 
     /// Refuses to start where anybody could come in.
@@ -119,7 +121,7 @@ impl Guard {
 
     /// The path behind the base path; `None` for what lies elsewhere.
     fn path<'a>(&self, request: &'a Request) -> Option<&'a str> {
-        let rest = request.uri().path().strip_prefix(self.settings.base_path.as_str())?;
+        let rest = request.uri().path().strip_prefix(self.base_path.as_str())?;
         if rest.is_empty() {
             return Some("/");
         }
@@ -217,15 +219,20 @@ async fn admit(guard: &Guard, request: &mut Request) -> Answer<Admitted> {
         return Err(Problem::new(Code::BadRequest, detail));
     }
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0);
-    let peer = peer.ok_or_else(|| Problem::internal("a connection without an address"))?;
-    let client = Client::of(peer, request.headers(), &guard.settings.trusted_proxies);
+    // Every connection has its address set; a request without one was made within this process.
+    let client = match peer {
+        Some(peer) => Client::of(peer, request.headers(), &guard.settings.trusted_proxies),
+        None => Client::WITHIN,
+    };
     let path = guard.path(request).unwrap_or("/");
     let access = access::needed(request.method(), path);
     let is_write = access::writes(request.method(), path);
     let at = Caller::at(client.address);
-    let granted = guard
-        .check_place(request, client, access)
-        .and_then(|()| guard.identify(request, client));
+    let place = match peer {
+        Some(_) => guard.check_place(request, client, access),
+        None => Ok(()),
+    };
+    let granted = place.and_then(|()| guard.identify(request, client));
     // Refusals count as well, or keys could be tried without an end.
     let granted = match granted {
         Ok(Some(granted)) => granted,

@@ -9,6 +9,16 @@ use rustls::pki_types::pem::{Error as PemError, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
 
+/// A server's side of TLS.
+#[derive(Clone)]
+pub struct Tls(pub(crate) TlsAcceptor);
+
+impl std::fmt::Debug for Tls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tls").finish_non_exhaustive()
+    }
+}
+
 /// Why there is no TLS with these files.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
@@ -42,11 +52,11 @@ pub enum TlsError {
     },
 }
 
-/// A server's side of TLS 1.2 and 1.3, from a chain of certificates (its own first) and its key.
+/// TLS 1.2 and 1.3, from a chain of certificates (its own first) and its key.
 ///
 /// # Errors
 /// A file cannot be read, is not PEM, or the two do not belong together.
-pub fn acceptor(certificate: &Path, key: &Path) -> Result<TlsAcceptor, TlsError> {
+pub fn open(certificate: &Path, key: &Path) -> Result<Tls, TlsError> {
     let chain = read(certificate)?;
     let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&chain)
         .collect::<Result<_, _>>()
@@ -66,7 +76,7 @@ pub fn acceptor(certificate: &Path, key: &Path) -> Result<TlsAcceptor, TlsError>
         .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, private))
         .map_err(mismatch)?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(TlsAcceptor::from(Arc::new(config)))
+    Ok(Tls(TlsAcceptor::from(Arc::new(config))))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {

@@ -1,7 +1,7 @@
 //! Who a request comes from: the address of the connection, unless that is a proxy that the operator
 //! trusts to say for whom it asks.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use axum::http::HeaderMap;
 use ipnet::IpNet;
@@ -25,6 +25,13 @@ pub struct Client {
 }
 
 impl Client {
+    /// This process itself.
+    pub const WITHIN: Self = Self {
+        address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        is_local: true,
+        through_trusted: false,
+    };
+
     /// Reads a request's headers as far as they can be believed.
     pub fn of(peer: SocketAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Self {
         let peer = plain(peer.ip());

@@ -19,11 +19,11 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
-use tokio_rustls::TlsAcceptor;
 use tower::Service;
 
 use self::stream::Timed;
 use super::limits::Limits;
+use crate::tls::Tls;
 
 /// Wait before the next try when the system has no more files for connections.
 const BREATH: Duration = Duration::from_millis(100);
@@ -38,7 +38,7 @@ pub struct Connections {
     /// Limits of connections.
     pub limits: Limits,
     /// Encrypts, if set.
-    pub tls: Option<TlsAcceptor>,
+    pub tls: Option<Tls>,
 }
 
 /// Connections of each address.
@@ -115,7 +115,7 @@ impl Connections {
         let stream = Timed::new(stream, self.limits.stall);
         match &self.tls {
             None => self.requests(stream, peer, routes, stopped).await,
-            Some(tls) => {
+            Some(Tls(tls)) => {
                 let handshake = tokio::time::timeout(self.limits.head_time, tls.accept(stream));
                 match handshake.await {
                     Ok(Ok(stream)) => self.requests(stream, peer, routes, stopped).await,
