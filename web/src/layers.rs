@@ -23,8 +23,8 @@ pub fn around(routes: Router, state: &AppState) -> Router {
 }
 
 /// What keeps strangers out and everybody within limits.
-fn guard(routes: Router, _state: &AppState) -> Router {
-    routes
+fn guard(routes: Router, state: &AppState) -> Router {
+    state.guard.protect(routes)
 }
 
 fn panicked(payload: Box<dyn Any + Send>) -> Response {

@@ -8,6 +8,11 @@ mod random;
 pub mod request_id;
 pub mod problem;
 pub mod clock;
+pub mod keys;
+pub mod tls;
+mod idempotency;
+pub mod guard;
+pub mod remote;
 pub mod options;
 pub mod models;
 pub mod shelf;
@@ -19,11 +24,11 @@ mod layers;
 mod testing;
 
 use std::future::Future;
-use std::net::SocketAddr;
 
 use axum::Router;
 use tokio::net::TcpListener;
 
+use crate::guard::connections::Connections;
 pub use crate::models::{Model, ModelSource, NamedModel};
 pub use crate::options::Options;
 pub use crate::shelf::Which;
@@ -50,6 +55,7 @@ pub async fn serve(
         shutdown.await;
         ending.drain();
     };
-    let service = app(state).into_make_service_with_connect_info::<SocketAddr>();
-    axum::serve(listener, service).with_graceful_shutdown(shutdown).await
+    let guard::Settings { limits, tls, .. } = state.options.access.clone();
+    let limits = guard::Limits { drain: state.options.drain, ..limits };
+    Connections { limits, tls }.serve(listener, app(state), shutdown).await
 }

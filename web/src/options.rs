@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use engine::decode::{DecodeLimits, DecodeOptions, IccPolicy};
 
+use crate::guard;
+use crate::remote::RemoteOptions;
+
 const MIB: u64 = 1 << 20;
 
 /// Choices and limits. The defaults suit one machine and some dozen users.
@@ -46,6 +49,10 @@ pub struct Options {
     pub roots: Vec<PathBuf>,
     /// Longest time that requests under way get when the server is told to end.
     pub drain: Duration,
+    /// Where else pictures are fetched from, and how hosts are found.
+    pub remote: RemoteOptions,
+    /// Who may come in, and how much of what.
+    pub access: guard::Settings,
     /// Folder with the page's files, in place of those in the program; for those who work on it.
     pub ui_dir: Option<PathBuf>,
 }
@@ -72,6 +79,8 @@ impl Default for Options {
             allow_private: false,
             roots: Vec::new(),
             drain: Duration::from_secs(30),
+            remote: RemoteOptions::default(),
+            access: guard::Settings::default(),
             ui_dir: None,
         }
     }

@@ -45,6 +45,11 @@ pub fn carried<T>(work: impl FnOnce() -> T) -> impl FnOnce() -> T {
     move || CURRENT.sync_scope(id, work)
 }
 
+/// A future for another task, under the id of this one.
+pub fn scoped<T>(work: impl Future<Output = T>) -> impl Future<Output = T> {
+    CURRENT.scope(current(), work)
+}
+
 /// 96 bits in hexadecimal; a running number where there is no randomness.
 fn random() -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);

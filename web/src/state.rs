@@ -8,9 +8,12 @@ use indexer::IndexerError;
 use tokio::sync::watch;
 
 use crate::clock::Clock;
+use crate::guard::Guard;
+use crate::keys::{KeyError, Keys};
 use crate::models::{ModelSource, Models};
 use crate::options::Options;
 use crate::problem::Answer;
+use crate::remote::{Remote, RemoteOptions};
 use crate::shelf::{Served, Shelf, Which};
 use crate::workers::Workers;
 
@@ -48,6 +51,10 @@ pub struct Shared {
     pub decoders: Workers,
     /// Threads that search and look things up.
     pub searchers: Workers,
+    /// What requests pass before a route.
+    pub guard: Arc<Guard>,
+    /// Pictures named by URL.
+    pub remote: Remote,
     /// Whether the server is ending; see [`AppState::drain`].
     draining: watch::Sender<bool>,
 }
@@ -67,6 +74,13 @@ impl AppState {
     /// A collection named cannot be opened.
     pub fn open(config: Config) -> Result<Self, IndexerError> {
         let Config { home, collections, models, options, clock } = config;
+        let bad_keys = |error: KeyError| IndexerError::InvalidRequest(error.to_string());
+        let keys = Keys::open(&home).map_err(bad_keys)?;
+        let guard = Guard::new(options.access.clone(), &options.base_path, keys);
+        let remote = Remote::new(
+            &RemoteOptions { allow_private: options.allow_private, ..options.remote.clone() },
+            options.max_upload_bytes,
+        )?;
         let shelf = Shelf::open(&home, collections)?;
         let waiting = options.max_waiting;
         Ok(Self(Arc::new(Shared {
@@ -75,6 +89,8 @@ impl AppState {
             decoders: Workers::new("pictures to decode", options.decoders, waiting),
             searchers: Workers::new("searches", 2 * options.decoders, waiting),
             draining: watch::Sender::new(false),
+            guard,
+            remote,
             home,
             options,
             clock,
