@@ -20,6 +20,7 @@ mod pending;
 mod postings;
 mod format_1;
 mod audit;
+mod values;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -34,6 +35,7 @@ pub(crate) use self::audit::Entry;
 pub(crate) use self::format_1::Format1;
 pub(crate) use self::pending::Pending;
 pub use self::postings::{Scalar, TEXT_BYTES, ValueRange, scalars};
+pub use self::values::FieldValues;
 use crate::durable::sync_folder;
 use crate::error::{IndexerError, IoContext, Result};
 use crate::id::{ContentHash, ImageId};

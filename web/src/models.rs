@@ -2,11 +2,15 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use engine::Embedder;
 use indexer::Manifest;
 
 use crate::problem::{Answer, Code, Problem};
+
+/// When a model that could not be opened is tried again.
+const RETRY: Duration = Duration::from_secs(30);
 
 /// A model that is ready to embed.
 pub type Model = Arc<dyn Embedder>;
@@ -42,48 +46,80 @@ pub struct Models {
     source: Box<dyn ModelSource>,
     /// By fingerprint.
     open: Mutex<HashMap<String, Model>>,
+    /// Those that could not be opened, with when and why.
+    failed: Mutex<HashMap<String, (Instant, Problem)>>,
 }
 
 impl Models {
     /// None open yet.
     pub fn new(source: Box<dyn ModelSource>) -> Self {
-        Self { source, open: Mutex::default() }
+        Self { source, open: Mutex::default(), failed: Mutex::default() }
+    }
+
+    /// The model of this fingerprint, if it is open.
+    pub fn ready(&self, fingerprint: &str) -> Option<Model> {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.get(fingerprint).map(Arc::clone)
     }
 
     /// The model of a collection. Opens it the first time, which takes a while: for threads that may
-    /// wait.
+    /// wait. One that cannot be opened is tried again only after half a minute.
     ///
     /// # Errors
-    /// The collection's vectors were made elsewhere, or its model cannot be opened.
+    /// `model_mismatch`: the collection's vectors were made elsewhere, or its model cannot be opened.
     pub fn for_collection(&self, manifest: &Manifest) -> Answer<Model> {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(model) = open.get(&manifest.fingerprint) {
-            return Ok(Arc::clone(model));
+        let fingerprint = &manifest.fingerprint;
+        if let Some(model) = self.ready(fingerprint) {
+            return Ok(model);
         }
+        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        // While this waited, another thread may have opened it.
+        if let Some(model) = self.ready(fingerprint) {
+            return Ok(model);
+        }
+        if let Some((when, problem)) = failed.get(fingerprint)
+            && when.elapsed() < RETRY
+        {
+            return Err(problem.clone());
+        }
+        match self.open(manifest) {
+            Ok(model) => {
+                let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+                open.insert(fingerprint.clone(), Arc::clone(&model));
+                Ok(model)
+            }
+            Err(problem) => {
+                failed.insert(fingerprint.clone(), (Instant::now(), problem.clone()));
+                Err(problem)
+            }
+        }
+    }
+
+    fn open(&self, manifest: &Manifest) -> Answer<Model> {
+        let name = &manifest.model.name;
+        let mismatch = |detail: String, remedy: &str| {
+            Err(Problem::new(Code::ModelMismatch, detail).remedy(remedy))
+        };
         if manifest.model.is_foreign() {
-            let name = &manifest.model.name;
             let detail = format!(
                 "this collection holds vectors that another program made ({name}), and no picture \
                  can be compared with them"
             );
-            return Err(
-                Problem::new(Code::ModelMismatch, detail).remedy("search it by id or by vector")
-            );
+            return mismatch(detail, "search it by id or by vector");
         }
-        let model = self.source.for_collection(manifest).map_err(|reason| {
-            tracing::warn!(model = manifest.model.name, %reason, "a model cannot be opened");
-            let detail = format!("the model {} cannot be opened here", manifest.model.name);
-            Problem::new(Code::ModelMismatch, detail).remedy("search by id or by vector")
-        })?;
+        let model = match self.source.for_collection(manifest) {
+            Ok(model) => model,
+            Err(reason) => {
+                tracing::warn!(model = name, %reason, "a model cannot be opened");
+                let detail = format!("the model {name} cannot be opened here");
+                return mismatch(detail, "search by id or by vector");
+            }
+        };
         if model.identity().fingerprint() != manifest.fingerprint {
-            let detail = format!(
-                "the model {} that is here is not the one the collection was made with",
-                model.identity().name
-            );
-            return Err(Problem::new(Code::ModelMismatch, detail)
-                .remedy("search by id or by vector, or serve it with its own model"));
+            let here = &model.identity().name;
+            let detail = format!("the collection was made with another model than {here}");
+            return mismatch(detail, "search by id or by vector, or serve it with its own model");
         }
-        open.insert(manifest.fingerprint.clone(), Arc::clone(&model));
         Ok(model)
     }
 
@@ -115,8 +151,8 @@ impl Models {
         self.source.device()
     }
 
-    /// Models that are open.
-    pub fn open(&self) -> Vec<Model> {
+    /// Models that are open, by name.
+    pub fn all(&self) -> Vec<Model> {
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let mut models: Vec<Model> = open.values().map(Arc::clone).collect();
         models.sort_by(|a, b| a.identity().name.cmp(&b.identity().name));

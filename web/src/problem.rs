@@ -53,7 +53,6 @@ codes! {
     InvalidVector = "invalid_vector", BAD_REQUEST, "The vector cannot be searched with";
     InvalidCrop = "invalid_crop", BAD_REQUEST, "The crop does not fit the picture";
     NotAnImage = "not_an_image", BAD_REQUEST, "This is no picture that can be read";
-    UnknownQuery = "unknown_query", BAD_REQUEST, "The query token is not known";
     ImageTooLarge = "image_too_large", PAYLOAD_TOO_LARGE, "The picture is too large";
     BodyTooLarge = "body_too_large", PAYLOAD_TOO_LARGE, "The request is too large";
     TooManyParts = "too_many_parts", PAYLOAD_TOO_LARGE, "The request has too many parts";
@@ -71,6 +70,7 @@ codes! {
     ModelMismatch = "model_mismatch", CONFLICT, "The collection was made with another model";
     Changed = "changed", CONFLICT, "The file has changed since it was indexed";
     Busy = "busy", CONFLICT, "The collection is being written to";
+    QueryExpired = "query_expired", GONE, "The uploaded picture is not kept any more";
     Gone = "gone", GONE, "The file is not there any more";
     IdempotencyMismatch = "idempotency_mismatch", UNPROCESSABLE_ENTITY, "This idempotency key belongs to another request";
     AddressRefused = "address_refused", FORBIDDEN, "This address is not fetched from";

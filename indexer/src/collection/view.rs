@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use engine::kernels::dot;
 use engine::{Embedding, ModelIdentity};
@@ -9,7 +10,7 @@ use roaring::RoaringBitmap;
 
 use super::{describe, layout::Lock};
 use crate::ann::{Layers, Neighbour, exact};
-use crate::catalog::{Catalog, ValueRange};
+use crate::catalog::{Catalog, FieldValues, ValueRange};
 use crate::error::{IndexerError, Result};
 use crate::id::{ContentHash, ImageId};
 use crate::manifest::Manifest;
@@ -163,15 +164,26 @@ impl View {
         k: usize,
         among: Option<&RoaringBitmap>,
     ) -> Result<Vec<Near>> {
+        self.nearest_timed(query, k, among, &mut Duration::ZERO)
+    }
+
+    /// [`nearest`](Self::nearest), which adds the time spent on exact comparisons of the chosen.
+    pub(crate) fn nearest_timed(
+        &self,
+        query: &[f32],
+        k: usize,
+        among: Option<&RoaringBitmap>,
+        rescoring: &mut Duration,
+    ) -> Result<Vec<Near>> {
         self.check(query, k)?;
         let pool = &*self.pool(among);
         let k = k.min(pool.len() as usize);
-        let Some(layers) = &self.layers else { return self.best(pool, query, k) };
+        let Some(layers) = &self.layers else { return self.best(pool, query, k, rescoring) };
         let wanted = k.saturating_mul(OVERFETCH);
         let selective = among.is_some()
             && (pool.len() <= EXACT_UNTIL || pool.len() < self.alive.len() / SELECTIVE);
         if selective || wanted as u64 > pool.len() / 8 {
-            return self.best(pool, query, k);
+            return self.best(pool, query, k, rescoring);
         }
         let accept = |row: u32| pool.contains(row);
         let mut found = match among {
@@ -189,7 +201,7 @@ impl View {
             // Most rows near the query have been replaced: look past them.
             found = layers.candidates(query, wanted, Some(&accept))?;
             if !survive(&mut found) {
-                return self.best(pool, query, k);
+                return self.best(pool, query, k, rescoring);
             }
         }
         if self.rows.len() > layers.rows() || !layers.loose().is_empty() {
@@ -200,10 +212,12 @@ impl View {
             found.extend(others.into_iter().map(|neighbour| neighbour.row));
             survive(&mut found);
         }
+        let start = Instant::now();
         let mut near =
             found.into_iter().map(|row| self.scored(row, query)).collect::<Result<Vec<_>>>()?;
         sort(&mut near);
         near.truncate(k);
+        *rescoring += start.elapsed();
         Ok(near)
     }
 
@@ -217,9 +231,20 @@ impl View {
         k: usize,
         among: Option<&RoaringBitmap>,
     ) -> Result<Vec<Near>> {
+        self.nearest_exact_timed(query, k, among, &mut Duration::ZERO)
+    }
+
+    /// [`nearest_exact`](Self::nearest_exact), timed as [`nearest_timed`](Self::nearest_timed) is.
+    pub(crate) fn nearest_exact_timed(
+        &self,
+        query: &[f32],
+        k: usize,
+        among: Option<&RoaringBitmap>,
+        rescoring: &mut Duration,
+    ) -> Result<Vec<Near>> {
         self.check(query, k)?;
         let pool = &*self.pool(among);
-        self.best(pool, query, k.min(pool.len() as usize))
+        self.best(pool, query, k.min(pool.len() as usize), rescoring)
     }
 
     fn check(&self, query: &[f32], k: usize) -> Result<()> {
@@ -249,12 +274,20 @@ impl View {
     }
 
     /// The best of `rows`, compared exactly and read through their checksums.
-    fn best(&self, rows: &RoaringBitmap, query: &[f32], k: usize) -> Result<Vec<Near>> {
+    fn best(
+        &self,
+        rows: &RoaringBitmap,
+        query: &[f32],
+        k: usize,
+        rescoring: &mut Duration,
+    ) -> Result<Vec<Near>> {
         let best = exact(&self.rows, rows, query, k)?;
+        let start = Instant::now();
         // Read again through the checksum: a damaged vector is named, never served.
         let scored = best.into_iter().map(|Neighbour { row, .. }| self.scored(row, query));
         let mut near = scored.collect::<Result<Vec<_>>>()?;
         sort(&mut near);
+        *rescoring += start.elapsed();
         Ok(near)
     }
 
@@ -306,7 +339,12 @@ impl View {
 
     /// Every image, by ascending id. Images changed meanwhile may come in their new state.
     pub fn images(&self) -> impl Iterator<Item = Result<(ImageId, Record)>> {
-        self.catalog.images_from(ImageId(0))
+        self.images_from(ImageId(0))
+    }
+
+    /// Every image from an id on, as [`images`](Self::images) gives them.
+    pub fn images_from(&self, first: ImageId) -> impl Iterator<Item = Result<(ImageId, Record)>> {
+        self.catalog.images_from(first)
     }
 
     /// Every file that was skipped and that looks like a picture, by path.
@@ -333,6 +371,15 @@ impl View {
     /// The catalog cannot be read.
     pub fn payload_fields(&self, limit: usize) -> Result<Vec<String>> {
         self.catalog.fields(limit)
+    }
+
+    /// The values of a payload field with how many images have each, most frequent first, ties by
+    /// value; at most `top`, from the first `looked_at` values in the order of values.
+    ///
+    /// # Errors
+    /// The catalog cannot be read.
+    pub fn field_values(&self, field: &str, top: usize, looked_at: usize) -> Result<FieldValues> {
+        self.catalog.field_values(field, top, looked_at)
     }
 
     /// Hits, or `None` when one of them has been replaced or removed since this state.
