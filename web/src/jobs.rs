@@ -107,6 +107,9 @@ pub struct Job {
     pub state: JobState,
     /// The collection it works on.
     pub collection: String,
+    /// The curation run it works on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run: Option<String>,
     /// When it was asked for (RFC 3339).
     pub created: String,
     /// When it began.
@@ -223,6 +226,11 @@ impl Watched {
         self.entry.lock().clone()
     }
 
+    /// Everything up to now counts as known.
+    pub fn seen(&mut self) {
+        self.changes.mark_unchanged();
+    }
+
     /// Waits until it is another than it was.
     pub async fn changed(&mut self) {
         // The sender is in the entry, which is held here.
@@ -231,6 +239,11 @@ impl Watched {
 }
 
 impl Job {
+    /// Whether it works on this run.
+    pub fn is_about(&self, run: &str) -> bool {
+        self.run.as_deref() == Some(run)
+    }
+
     /// Whether it will not change any more.
     pub fn is_over(&self) -> bool {
         self.state.is_over()
@@ -268,6 +281,7 @@ impl Jobs {
         &self,
         kind: Kind,
         collection: &str,
+        run: Option<&str>,
         work: impl FnOnce(&Context) -> Result<Value, Ended> + Send + 'static,
     ) -> Answer<Job> {
         let id = crate::random::hex::<6>().map_err(Problem::internal)?;
@@ -276,6 +290,7 @@ impl Jobs {
             kind,
             state: JobState::Queued,
             collection: collection.to_owned(),
+            run: run.map(str::to_owned),
             created: self.0.now(),
             started: None,
             ended: None,

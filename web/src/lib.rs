@@ -17,7 +17,12 @@ pub mod options;
 pub mod models;
 pub mod shelf;
 mod workers;
+pub mod jobs;
+mod reports;
+mod runs;
 pub mod state;
+mod extract;
+mod items;
 mod routes;
 mod layers;
 #[cfg(test)]
@@ -56,6 +61,10 @@ pub async fn serve(
         ending.drain();
     };
     let guard::Settings { limits, tls, .. } = state.options.access.clone();
-    let limits = guard::Limits { drain: state.options.drain, ..limits };
-    Connections { limits, tls }.serve(listener, app(state), shutdown).await
+    let drain = state.options.drain;
+    let limits = guard::Limits { drain, ..limits };
+    let jobs = state.jobs.clone();
+    Connections { limits, tls }.serve(listener, app(state), shutdown).await?;
+    jobs.end(drain).await;
+    Ok(())
 }

@@ -1,6 +1,9 @@
 //! The addresses, one file for each kind of resource.
 
+mod dedup;
 mod health;
+mod jobs;
+mod runs;
 
 use axum::Router;
 use axum::http::{Method, Uri};
@@ -26,6 +29,9 @@ struct Description;
 fn api() -> OpenApiRouter<AppState> {
     // Each kind of resource is merged here: `.merge(jobs::routes())`, and so on.
     OpenApiRouter::with_openapi(Description::openapi())
+        .merge(jobs::routes())
+        .merge(dedup::routes())
+        .merge(runs::routes())
 }
 
 /// All routes, below the base path, and the description of the API.

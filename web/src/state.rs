@@ -9,11 +9,14 @@ use tokio::sync::watch;
 
 use crate::clock::Clock;
 use crate::guard::Guard;
+use crate::jobs::Jobs;
 use crate::keys::{KeyError, Keys};
 use crate::models::{ModelSource, Models};
 use crate::options::Options;
 use crate::problem::Answer;
 use crate::remote::{Remote, RemoteOptions};
+use crate::reports::Reports;
+use crate::runs::Runs;
 use crate::shelf::{Served, Shelf, Which};
 use crate::workers::Workers;
 
@@ -55,6 +58,12 @@ pub struct Shared {
     pub guard: Arc<Guard>,
     /// Pictures named by URL.
     pub remote: Remote,
+    /// Long work.
+    pub jobs: Jobs,
+    /// Reports of duplicates.
+    pub reports: Reports,
+    /// Curation runs that are open.
+    pub runs: Runs,
     /// Whether the server is ending; see [`AppState::drain`].
     draining: watch::Sender<bool>,
 }
@@ -77,10 +86,14 @@ impl AppState {
         let bad_keys = |error: KeyError| IndexerError::InvalidRequest(error.to_string());
         let keys = Keys::open(&home).map_err(bad_keys)?;
         let guard = Guard::new(options.access.clone(), &options.base_path, keys);
-        let remote = Remote::new(
-            &RemoteOptions { allow_private: options.allow_private, ..options.remote.clone() },
-            options.max_upload_bytes,
-        )?;
+        let fetching =
+            RemoteOptions { allow_private: options.allow_private, ..options.remote.clone() };
+        let remote = Remote::new(fetching, options.max_upload_bytes);
+        let jobs = Jobs::start(clock.clone()).map_err(|source| IndexerError::Io {
+            action: "start the thread of jobs for",
+            path: home.clone(),
+            source,
+        })?;
         let shelf = Shelf::open(&home, collections)?;
         let waiting = options.max_waiting;
         Ok(Self(Arc::new(Shared {
@@ -91,6 +104,9 @@ impl AppState {
             draining: watch::Sender::new(false),
             guard,
             remote,
+            jobs,
+            reports: Reports::new(&home),
+            runs: Runs::new(&home),
             home,
             options,
             clock,

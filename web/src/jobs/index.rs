@@ -26,7 +26,7 @@ impl AppState {
         let name = served.name().to_owned();
         let state = self.clone();
         let work = move |context: &Context| run(&state, &served, &sources, context);
-        self.jobs.submit(Kind::Index, &name, work)
+        self.jobs.submit(Kind::Index, &name, None, work)
     }
 }
 
@@ -135,7 +135,9 @@ mod tests {
         for name in ["", "in", "../in", "/", "/etc/passwd", "http://127.0.0.1/", "file:///etc"] {
             assert!(!ok(PathBuf::from(name)), "{name}");
         }
-        assert!(allowed(&[], &roots).is_err() && allowed(&vec![String::new(); 101], &roots).is_err());
+        assert!(
+            allowed(&[], &roots).is_err() && allowed(&vec![String::new(); 101], &roots).is_err()
+        );
         assert!(allowed(&["/".to_owned()], &[]).is_err(), "no folder is allowed by default");
     }
 }

@@ -19,7 +19,7 @@ impl AppState {
         let name = served.name().to_owned();
         let state = self.clone();
         let work = move |context: &Context| run(&state, &served, context);
-        self.jobs.submit(Kind::Snapshot, &name, work)
+        self.jobs.submit(Kind::Snapshot, &name, None, work)
     }
 }
 
