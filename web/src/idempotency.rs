@@ -98,13 +98,12 @@ pub async fn once(
         .remedy("use a new key for a new request")
         .field("Idempotency-Key", "belongs to another request")
         .into_response(),
-        Found::Running => Problem::new(
-            Code::Conflict,
-            "a request with this Idempotency-Key is being answered",
-        )
-        .remedy("ask again in a moment for its answer")
-        .retry_after(Duration::from_secs(1))
-        .into_response(),
+        Found::Running => {
+            Problem::new(Code::Conflict, "a request with this Idempotency-Key is being answered")
+                .remedy("ask again in a moment for its answer")
+                .retry_after(Duration::from_secs(1))
+                .into_response()
+        }
         Found::Nothing => {
             let running = Running { answers: answers.clone(), name };
             let work = async move {
@@ -270,10 +269,18 @@ mod tests {
             once(&answers, &caller, &body, request, next).await
         };
         let count = post(count);
-        Router::new().route("/", count.clone()).route("/other", count).layer(from_fn_with_state(answers, pass))
+        Router::new()
+            .route("/", count.clone())
+            .route("/other", count)
+            .layer(from_fn_with_state(answers, pass))
     }
 
-    async fn ask(routes: &Router, path: &str, headers: &[(&str, &str)], body: &str) -> (u16, String) {
+    async fn ask(
+        routes: &Router,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> (u16, String) {
         let mut request = Request::post(path);
         for (name, value) in headers {
             request = request.header(*name, *value);

@@ -129,7 +129,9 @@ pub enum KeyError {
     #[error("`{0}` is no role; there are read, write and admin")]
     BadRole(String),
     /// A name that would not fit on a line.
-    #[error("the name of a key has {got} characters, at most {NAME_CHARS} and no control characters are allowed")]
+    #[error(
+        "the name of a key has {got} characters, at most {NAME_CHARS} and no control characters are allowed"
+    )]
     BadName {
         /// Characters in it.
         got: usize,
@@ -141,7 +143,9 @@ pub enum KeyError {
         id: String,
     },
     /// The file is full.
-    #[error("{path} holds {MAX_KEYS} keys, which is the most; remove lines of revoked keys from it")]
+    #[error(
+        "{path} holds {MAX_KEYS} keys, which is the most; remove lines of revoked keys from it"
+    )]
     TooMany {
         /// The file.
         path: PathBuf,

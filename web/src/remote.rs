@@ -2,8 +2,8 @@
 //! `indexer::fetch`; here are the numbers, and the words for what went wrong.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -11,6 +11,7 @@ use indexer::fetch::{Client, FetchError, FetchOptions, Resolver};
 use tokio::sync::Semaphore;
 
 use crate::problem::{Answer, Code, Problem};
+use crate::request_id;
 
 /// Characters of a URL.
 const MAX_CHARS: usize = 2048;
@@ -34,7 +35,8 @@ pub struct RemoteOptions {
 /// Fetches pictures. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Remote {
-    client: Client,
+    client: Arc<OnceLock<indexer::Result<Client>>>,
+    options: RemoteOptions,
     turns: Arc<Semaphore>,
     max_bytes: u64,
 }
@@ -50,24 +52,29 @@ impl Drop for StopOnDrop {
 
 impl Remote {
     /// For pictures of at most `max_bytes`.
-    ///
-    /// # Errors
-    /// There is no TLS on this system.
-    pub fn new(options: &RemoteOptions, max_bytes: u64) -> indexer::Result<Self> {
-        let RemoteOptions { allow_private, allowed, resolver } = options.clone();
-        let client = Client::new(&FetchOptions {
-            connect_timeout: CONNECT,
-            idle_timeout: IDLE,
-            total_timeout: TOTAL,
-            allow_private,
-            allowed,
-            resolver,
-            pictures_only: true,
-            // A person asks for one picture; no robot gathers them.
-            ignore_robots: true,
-            ..FetchOptions::default()
-        })?;
-        Ok(Self { client, turns: Arc::new(Semaphore::new(AT_ONCE)), max_bytes })
+    pub fn new(options: RemoteOptions, max_bytes: u64) -> Self {
+        let turns = Arc::new(Semaphore::new(AT_ONCE));
+        Self { client: Arc::default(), options, turns, max_bytes }
+    }
+
+    /// The client, made when it is first needed, on a thread that may block.
+    fn client(&self) -> Answer<&Client> {
+        let client = self.client.get_or_init(|| {
+            let RemoteOptions { allow_private, allowed, resolver } = self.options.clone();
+            Client::new(&FetchOptions {
+                connect_timeout: CONNECT,
+                idle_timeout: IDLE,
+                total_timeout: TOTAL,
+                allow_private,
+                allowed,
+                resolver,
+                pictures_only: true,
+                // A person asks for one picture; no robot gathers them.
+                ignore_robots: true,
+                ..FetchOptions::default()
+            })
+        });
+        client.as_ref().map_err(Problem::internal)
     }
 
     /// The bytes of a picture at a URL, whatever they are.
@@ -83,10 +90,13 @@ impl Remote {
         let turn = self.turns.acquire().await.map_err(Problem::internal)?;
         let stop = Arc::new(AtomicBool::new(false));
         let _stop = StopOnDrop(Arc::clone(&stop));
-        let (client, url, max_bytes) = (self.client.clone(), url.to_owned(), self.max_bytes);
-        let got = tokio::task::spawn_blocking(move || client.get(&url, max_bytes, &stop)).await;
+        let (remote, url) = (self.clone(), url.to_owned());
+        let got = tokio::task::spawn_blocking(request_id::carried(move || {
+            remote.client()?.get(&url, remote.max_bytes, &stop).map_err(problem)
+        }));
+        let got = got.await;
         drop(turn);
-        got.map_err(Problem::internal)?.map(Bytes::from).map_err(problem)
+        got.map_err(Problem::internal)?.map(Bytes::from)
     }
 }
 
@@ -107,7 +117,9 @@ fn problem(error: FetchError) -> Problem {
         FetchError::Failed(reason) => {
             tracing::info!(%reason, "a picture was not fetched");
             // What a public server answered, anybody may know.
-            let detail = match reason.starts_with("the server answered") || reason.starts_with("it ") {
+            let detail = match reason.starts_with("the server answered")
+                || reason.starts_with("it ")
+            {
                 true => format!("the picture was not fetched: {reason}"),
                 false => "the picture was not fetched: its server could not be reached".to_owned(),
             };

@@ -8,13 +8,18 @@ use indexer::IndexerError;
 use tokio::sync::watch;
 
 use crate::clock::Clock;
+use crate::device::{Device, DeviceOptions};
 use crate::guard::Guard;
 use crate::keys::{KeyError, Keys};
+use crate::metrics::Metrics;
 use crate::models::{ModelSource, Models};
 use crate::options::Options;
 use crate::problem::Answer;
+use crate::queries::Queries;
 use crate::remote::{Remote, RemoteOptions};
 use crate::shelf::{Served, Shelf, Which};
+use crate::thumbnails::Thumbnails;
+use crate::trial::Trial;
 use crate::workers::Workers;
 
 /// What a server is made of.
@@ -47,6 +52,16 @@ pub struct Shared {
     pub shelf: Shelf,
     /// Open models.
     pub models: Models,
+    /// The line before the model.
+    pub device: Device,
+    /// Pictures that were searched with.
+    pub queries: Queries,
+    /// Thumbnails on disk.
+    pub thumbnails: Thumbnails,
+    /// What is counted and timed.
+    pub metrics: Arc<Metrics>,
+    /// The last trial of whether searches are answered.
+    pub trial: Trial,
     /// Threads that read and decode pictures.
     pub decoders: Workers,
     /// Threads that search and look things up.
@@ -77,15 +92,28 @@ impl AppState {
         let bad_keys = |error: KeyError| IndexerError::InvalidRequest(error.to_string());
         let keys = Keys::open(&home).map_err(bad_keys)?;
         let guard = Guard::new(options.access.clone(), &options.base_path, keys);
-        let remote = Remote::new(
-            &RemoteOptions { allow_private: options.allow_private, ..options.remote.clone() },
-            options.max_upload_bytes,
-        )?;
+        let fetching =
+            RemoteOptions { allow_private: options.allow_private, ..options.remote.clone() };
+        let remote = Remote::new(fetching, options.max_upload_bytes);
         let shelf = Shelf::open(&home, collections)?;
         let waiting = options.max_waiting;
+        let metrics = Arc::<Metrics>::default();
+        let Options { max_queue, batch, gather, .. } = options;
+        let device =
+            Device::start(DeviceOptions { max_queue, batch, gather }, Arc::clone(&metrics));
+        let device = device.map_err(|source| IndexerError::Io {
+            action: "start the threads of the model for",
+            path: home.clone(),
+            source,
+        })?;
         Ok(Self(Arc::new(Shared {
             shelf,
             models: Models::new(models),
+            device,
+            queries: Queries::new(clock.clone(), options.query_ttl, options.query_bytes),
+            thumbnails: Thumbnails::new(&home, options.thumbnail_bytes),
+            metrics,
+            trial: Trial::default(),
             decoders: Workers::new("pictures to decode", options.decoders, waiting),
             searchers: Workers::new("searches", 2 * options.decoders, waiting),
             draining: watch::Sender::new(false),

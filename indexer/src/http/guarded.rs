@@ -11,7 +11,9 @@ use reqwest::StatusCode;
 use reqwest::Url;
 use reqwest::blocking::{Client, Response};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, LAST_MODIFIED, LOCATION, RETRY_AFTER};
+use reqwest::header::{
+    CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, LAST_MODIFIED, LOCATION, RETRY_AFTER,
+};
 use reqwest::redirect::Policy;
 
 use super::address::is_public;
@@ -215,11 +217,10 @@ impl Guarded {
         if let Ok(address) = bare.parse::<IpAddr>() {
             return self.check_address(address);
         }
-        let addresses = self
-            .options
-            .resolver
-            .find(host)
-            .map_err(|error| FetchFailure::passing(format!("{host} has no address: {error}")))?;
+        let addresses =
+            self.options.resolver.find(host).map_err(|error| {
+                FetchFailure::passing(format!("{host} has no address: {error}"))
+            })?;
         if addresses.is_empty() {
             return Err(FetchFailure::passing(format!("{host} has no address")));
         }
@@ -321,7 +322,8 @@ fn check_authority(url: &Url) -> Result<(), FetchFailure> {
 fn check_type(headers: &HeaderMap) -> Result<(), FetchFailure> {
     let Some(kind) = header(headers, CONTENT_TYPE.as_str()) else { return Ok(()) };
     let essence = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    let unsaid = matches!(essence.as_str(), "" | "application/octet-stream" | "binary/octet-stream");
+    let unsaid =
+        matches!(essence.as_str(), "" | "application/octet-stream" | "binary/octet-stream");
     if unsaid || (essence.starts_with("image/") && !essence.starts_with("image/svg")) {
         return Ok(());
     }

@@ -52,7 +52,9 @@ fn addresses_in_any_writing_are_refused() {
         let got = get(options, &format!("http://{host}:{port}/ok/1.png"));
         assert!(matches!(got, Err(FetchError::Refused(_))), "{host}: {got:?}");
     }
-    for url in ["file:///etc/passwd", "gopher://a/", "ftp://8.8.8.8/a", "http://8.8.8.8:25/", "//a", ""] {
+    for url in
+        ["file:///etc/passwd", "gopher://a/", "ftp://8.8.8.8/a", "http://8.8.8.8:25/", "//a", ""]
+    {
         let got = get(options(), url);
         assert!(matches!(got, Err(FetchError::Refused(_))), "{url}: {got:?}");
     }
@@ -63,7 +65,9 @@ fn addresses_in_any_writing_are_refused() {
 #[test]
 fn every_redirect_is_checked() {
     let web = Web::start();
-    for to in ["http://169.254.169.254/latest/meta-data/", "http://127.0.0.2/", "file:///etc/passwd"] {
+    for to in
+        ["http://169.254.169.254/latest/meta-data/", "http://127.0.0.2/", "file:///etc/passwd"]
+    {
         let got = get(options(), &web.url(&format!("/to/{to}")));
         assert!(matches!(got, Err(FetchError::Refused(_))), "{to}: {got:?}");
     }

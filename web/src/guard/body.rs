@@ -32,7 +32,8 @@ pub async fn receive(
     if body.is_end_stream() {
         return Ok((Bytes::new(), taken));
     }
-    let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    let announced =
+        headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     if let Some(length) = announced.filter(|&length: &u64| length > limits.body_bytes) {
         return Err(too_large(&length, limits));
     }

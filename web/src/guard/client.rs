@@ -26,11 +26,8 @@ pub struct Client {
 
 impl Client {
     /// This process itself.
-    pub const WITHIN: Self = Self {
-        address: IpAddr::V4(Ipv4Addr::LOCALHOST),
-        is_local: true,
-        through_trusted: false,
-    };
+    pub const WITHIN: Self =
+        Self { address: IpAddr::V4(Ipv4Addr::LOCALHOST), is_local: true, through_trusted: false };
 
     /// Reads a request's headers as far as they can be believed.
     pub fn of(peer: SocketAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Self {
@@ -125,7 +122,11 @@ mod tests {
             ("10.0.0.1:1", vec![(xff, "1.2.3.4, nonsense")], "10.0.0.1"),
             ("10.0.0.1:1", vec![(xff, "1.2.3.4, 10.0.0.7, x, 10.0.0.8")], "10.0.0.8"),
             ("10.0.0.1:1", vec![(xff, "[2001:db8::1]:44")], "2001:db8::1"),
-            ("10.0.0.1:1", vec![("forwarded", "for=6.6.6.6, For=\"1.2.3.4:8\";proto=http")], "1.2.3.4"),
+            (
+                "10.0.0.1:1",
+                vec![("forwarded", "for=6.6.6.6, For=\"1.2.3.4:8\";proto=http")],
+                "1.2.3.4",
+            ),
             ("10.0.0.1:1", vec![("forwarded", "for=\"[2001:db8::1]\"")], "2001:db8::1"),
             ("10.0.0.1:1", vec![("forwarded", "for=6.6.6.6"), (xff, "1.2.3.4")], "10.0.0.1"),
             ("10.0.0.1:1", vec![("forwarded", "for=1.2.3.4"), (xff, "1.2.3.4")], "1.2.3.4"),

@@ -198,8 +198,18 @@ mod tests {
             (&get, vec![("sec-fetch-site", "none")], true, true),
             (&get, vec![("sec-fetch-site", "cross-site")], false, false),
             (&get, vec![("sec-fetch-site", "same-site")], false, false),
-            (&get, vec![("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "navigate")], true, false),
-            (&post, vec![("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "navigate")], false, false),
+            (
+                &get,
+                vec![("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "navigate")],
+                true,
+                false,
+            ),
+            (
+                &post,
+                vec![("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "navigate")],
+                false,
+                false,
+            ),
         ] {
             let check = |is_page| {
                 check_origin(method, &headers(&pairs), "127.0.0.1:1", &allowed, is_page).is_ok()

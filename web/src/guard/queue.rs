@@ -17,7 +17,9 @@ pub struct Queue {
 
 /// A request's turn; the next one gets it when this is dropped.
 #[derive(Debug)]
-pub struct Turn(#[expect(dead_code, reason = "dropping it is what it is for")] OwnedSemaphorePermit);
+pub struct Turn(
+    #[expect(dead_code, reason = "dropping it is what it is for")] OwnedSemaphorePermit,
+);
 
 /// No turn: too many wait, or this one waited too long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -109,9 +109,7 @@ impl Keys {
 }
 
 fn by_id(keys: Vec<Stored>) -> HashMap<String, (Arc<KeyInfo>, Stored)> {
-    let entry = |stored: Stored| {
-        (stored.info.id.clone(), (Arc::new(stored.info.clone()), stored))
-    };
+    let entry = |stored: Stored| (stored.info.id.clone(), (Arc::new(stored.info.clone()), stored));
     keys.into_iter().map(entry).collect()
 }
 

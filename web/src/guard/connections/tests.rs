@@ -79,7 +79,8 @@ async fn a_client_that_takes_nothing_is_left() {
     let mut stream = TcpStream::connect(server.address).await.expect("connect");
     stream.write_all(b"GET /large HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("write");
     // There is one place; it becomes free only because the first connection is given up.
-    let answer = ask(server.address, b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
+    let answer =
+        ask(server.address, b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
     assert!(answer.ends_with("here\n"), "{answer}");
 }
 
