@@ -233,7 +233,6 @@ mod tests {
     }
 
     #[test]
-    #[test]
     fn waits_are_whole_seconds_and_never_none() {
         let problem =
             Problem::new(Code::RateLimited, "slow down").retry_after(Duration::from_millis(1));

@@ -8,16 +8,21 @@ use indexer::IndexerError;
 use tokio::sync::watch;
 
 use crate::clock::Clock;
+use crate::device::{Device, DeviceOptions};
 use crate::guard::Guard;
 use crate::jobs::Jobs;
 use crate::keys::{KeyError, Keys};
+use crate::metrics::Metrics;
 use crate::models::{ModelSource, Models};
 use crate::options::Options;
 use crate::problem::Answer;
+use crate::queries::Queries;
 use crate::remote::{Remote, RemoteOptions};
 use crate::reports::Reports;
 use crate::runs::Runs;
 use crate::shelf::{Served, Shelf, Which};
+use crate::thumbnails::Thumbnails;
+use crate::trial::Trial;
 use crate::workers::Workers;
 
 /// What a server is made of.
@@ -50,6 +55,16 @@ pub struct Shared {
     pub shelf: Shelf,
     /// Open models.
     pub models: Models,
+    /// The line before the model.
+    pub device: Device,
+    /// Pictures that were searched with.
+    pub queries: Queries,
+    /// Thumbnails on disk.
+    pub thumbnails: Thumbnails,
+    /// What is counted and timed.
+    pub metrics: Arc<Metrics>,
+    /// The last trial of whether searches are answered.
+    pub trial: Trial,
     /// Threads that read and decode pictures.
     pub decoders: Workers,
     /// Threads that search and look things up.
@@ -96,9 +111,23 @@ impl AppState {
         })?;
         let shelf = Shelf::open(&home, collections)?;
         let waiting = options.max_waiting;
+        let metrics = Arc::<Metrics>::default();
+        let Options { max_queue, batch, gather, .. } = options;
+        let device =
+            Device::start(DeviceOptions { max_queue, batch, gather }, Arc::clone(&metrics));
+        let device = device.map_err(|source| IndexerError::Io {
+            action: "start the threads of the model for",
+            path: home.clone(),
+            source,
+        })?;
         Ok(Self(Arc::new(Shared {
             shelf,
             models: Models::new(models),
+            device,
+            queries: Queries::new(clock.clone(), options.query_ttl, options.query_bytes),
+            thumbnails: Thumbnails::new(&home, options.thumbnail_bytes),
+            metrics,
+            trial: Trial::default(),
             decoders: Workers::new("pictures to decode", options.decoders, waiting),
             searchers: Workers::new("searches", 2 * options.decoders, waiting),
             draining: watch::Sender::new(false),

@@ -91,8 +91,13 @@ impl Server {
         for number in 0..count {
             picture(number).save(pictures.join(format!("{number:02}.png"))).expect("save");
         }
+        index(&folder.path().join("home"), "photos", &pictures);
+        Self::over(folder, options)
+    }
+
+    /// Over what is in the folder `home` of this folder.
+    pub fn over(folder: tempfile::TempDir, options: Options) -> Self {
         let home = folder.path().join("home");
-        index(&home, "photos", &pictures);
         let state = AppState::open(Config {
             home,
             collections: Which::All,

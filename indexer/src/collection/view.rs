@@ -164,7 +164,7 @@ impl View {
         k: usize,
         among: Option<&RoaringBitmap>,
     ) -> Result<Vec<Near>> {
-        self.nearest_timed(query, k, among, &mut Duration::ZERO)
+        self.nearest_timed(query, k, among, &mut Duration::default())
     }
 
     /// [`nearest`](Self::nearest), which adds the time spent on exact comparisons of the chosen.
@@ -231,7 +231,7 @@ impl View {
         k: usize,
         among: Option<&RoaringBitmap>,
     ) -> Result<Vec<Near>> {
-        self.nearest_exact_timed(query, k, among, &mut Duration::ZERO)
+        self.nearest_exact_timed(query, k, among, &mut Duration::default())
     }
 
     /// [`nearest_exact`](Self::nearest_exact), timed as [`nearest_timed`](Self::nearest_timed) is.

@@ -1,7 +1,7 @@
 use std::sync::Mutex;
 
 use engine::testing::ThumbnailEmbedder;
-use engine::{EngineError, ModelIdentity};
+use engine::{Embedder, EngineError, ModelIdentity};
 
 use super::*;
 use crate::problem::Code;
@@ -15,7 +15,7 @@ struct Watched {
     panics: bool,
 }
 
-impl engine::Embedder for Watched {
+impl Embedder for Watched {
     fn identity(&self) -> &ModelIdentity {
         self.inner.identity()
     }
