@@ -348,6 +348,7 @@ mod tests {
         assert!(matches!(answers.begin([99; 32], [0; 32], now), Found::Answer(_)));
         let later = now + KEPT + Duration::from_secs(1);
         assert!(matches!(answers.begin([99; 32], [0; 32], later), Found::Nothing));
-        assert_eq!((answers.lock().bytes, answers.lock().order.len()), (0, 0));
+        let state = answers.lock();
+        assert_eq!((state.bytes, state.order.len()), (0, 0));
     }
 }

@@ -22,6 +22,9 @@ pub mod device;
 mod queries;
 mod thumbnails;
 mod trial;
+pub mod jobs;
+mod reports;
+mod runs;
 pub mod state;
 mod examples;
 mod likeness;
@@ -69,6 +72,10 @@ pub async fn serve(
         ending.drain();
     };
     let guard::Settings { limits, tls, .. } = state.options.access.clone();
-    let limits = guard::Limits { drain: state.options.drain, ..limits };
-    Connections { limits, tls }.serve(listener, app(state), shutdown).await
+    let drain = state.options.drain;
+    let limits = guard::Limits { drain, ..limits };
+    let jobs = state.jobs.clone();
+    Connections { limits, tls }.serve(listener, app(state), shutdown).await?;
+    jobs.end(drain).await;
+    Ok(())
 }

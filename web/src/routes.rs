@@ -1,10 +1,13 @@
 //! The addresses, one file for each kind of resource.
 
 mod collections;
+mod dedup;
 mod embeddings;
 mod health;
 mod images;
+mod jobs;
 mod page;
+mod runs;
 mod search;
 mod status;
 
@@ -55,6 +58,9 @@ impl utoipa::Modify for Key {
 fn api() -> OpenApiRouter<AppState> {
     // Each kind of resource is merged here: `.merge(jobs::routes())`, and so on.
     OpenApiRouter::with_openapi(Description::openapi())
+        .merge(jobs::routes())
+        .merge(dedup::routes())
+        .merge(runs::routes())
         .merge(status::routes())
         .merge(collections::routes())
         .merge(search::routes())

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use crate::clock::Clock;
 use crate::device::{Device, DeviceOptions};
 use crate::guard::Guard;
+use crate::jobs::Jobs;
 use crate::keys::{KeyError, Keys};
 use crate::metrics::Metrics;
 use crate::models::{ModelSource, Models};
@@ -17,6 +18,8 @@ use crate::options::Options;
 use crate::problem::Answer;
 use crate::queries::Queries;
 use crate::remote::{Remote, RemoteOptions};
+use crate::reports::Reports;
+use crate::runs::Runs;
 use crate::shelf::{Served, Shelf, Which};
 use crate::thumbnails::Thumbnails;
 use crate::trial::Trial;
@@ -70,6 +73,12 @@ pub struct Shared {
     pub guard: Arc<Guard>,
     /// Pictures named by URL.
     pub remote: Remote,
+    /// Long work.
+    pub jobs: Jobs,
+    /// Reports of duplicates.
+    pub reports: Reports,
+    /// Curation runs that are open.
+    pub runs: Runs,
     /// Whether the server is ending; see [`AppState::drain`].
     draining: watch::Sender<bool>,
 }
@@ -95,6 +104,11 @@ impl AppState {
         let fetching =
             RemoteOptions { allow_private: options.allow_private, ..options.remote.clone() };
         let remote = Remote::new(fetching, options.max_upload_bytes);
+        let jobs = Jobs::start(clock.clone()).map_err(|source| IndexerError::Io {
+            action: "start the thread of jobs for",
+            path: home.clone(),
+            source,
+        })?;
         let shelf = Shelf::open(&home, collections)?;
         let waiting = options.max_waiting;
         let metrics = Arc::<Metrics>::default();
@@ -119,6 +133,9 @@ impl AppState {
             draining: watch::Sender::new(false),
             guard,
             remote,
+            jobs,
+            reports: Reports::new(&home),
+            runs: Runs::new(&home),
             home,
             options,
             clock,
