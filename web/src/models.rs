@@ -34,6 +34,7 @@ pub trait ModelSource: Send + Sync {
 }
 
 /// A model and what a collection remembers it by.
+#[derive(Clone)]
 pub struct NamedModel {
     /// Ready to embed.
     pub model: Model,
@@ -46,6 +47,8 @@ pub struct Models {
     source: Box<dyn ModelSource>,
     /// By fingerprint.
     open: Mutex<HashMap<String, Model>>,
+    /// By the name asked for.
+    named: Mutex<HashMap<Option<String>, NamedModel>>,
     /// Those that could not be opened, with when and why.
     failed: Mutex<HashMap<String, (Instant, Problem)>>,
 }
@@ -53,7 +56,7 @@ pub struct Models {
 impl Models {
     /// None open yet.
     pub fn new(source: Box<dyn ModelSource>) -> Self {
-        Self { source, open: Mutex::default(), failed: Mutex::default() }
+        Self { source, open: Mutex::default(), named: Mutex::default(), failed: Mutex::default() }
     }
 
     /// The model of this fingerprint, if it is open.
@@ -136,14 +139,22 @@ impl Models {
             let detail = format!("`{name}` is no name of a model");
             return Err(Problem::new(Code::BadRequest, detail.clone()).field("model", detail));
         }
-        let named = self.source.named(name).map_err(|reason| {
+        // Held while one is opened, so that it is done once.
+        let mut known = self.named.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = name.map(str::to_owned);
+        if let Some(named) = known.get(&name) {
+            return Ok(named.clone());
+        }
+        let named = self.source.named(name.as_deref()).map_err(|reason| {
             Problem::new(Code::BadRequest, reason.clone()).field("model", reason)
         })?;
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let model = open
             .entry(named.model.identity().fingerprint())
             .or_insert_with(|| Arc::clone(&named.model));
-        Ok(NamedModel { model: Arc::clone(model), source: named.source })
+        let named = NamedModel { model: Arc::clone(model), source: named.source };
+        known.insert(name, named.clone());
+        Ok(named)
     }
 
     /// Where models compute, in a word.

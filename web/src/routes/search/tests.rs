@@ -196,7 +196,7 @@ async fn what_cannot_be_searched_is_refused_with_its_code() {
         (json!({"id": 18_446_744_073_709_551_615u64}), 404, "image_not_found"),
         (json!({"vector": short}), 400, "invalid_vector"),
         (json!({"vector": zero}), 400, "invalid_vector"),
-        (json!({"vector": huge}), 400, "invalid_vector"),
+        (json!({"vector": huge}), 400, "bad_request"),
         (json!({"vector": []}), 400, "invalid_vector"),
         (json!({"vector": ["a"]}), 400, "bad_request"),
         (json!({"id": 1, "filter": "width >"}), 400, "invalid_filter"),
