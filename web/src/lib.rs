@@ -40,6 +40,7 @@ mod layers;
 mod testing;
 
 use std::future::Future;
+use std::time::Duration;
 
 use axum::Router;
 use tokio::net::TcpListener;
@@ -49,6 +50,9 @@ pub use crate::models::{Model, ModelSource, NamedModel};
 pub use crate::options::Options;
 pub use crate::shelf::Which;
 pub use crate::state::{AppState, Config};
+
+/// How often what is not used any more is let go of.
+const TIDY_EVERY: Duration = Duration::from_secs(10);
 
 /// All routes, with everything around them.
 pub fn app(state: AppState) -> Router {
@@ -75,7 +79,16 @@ pub async fn serve(
     let drain = state.options.drain;
     let limits = guard::Limits { drain, ..limits };
     let jobs = state.jobs.clone();
-    Connections { limits, tls }.serve(listener, app(state), shutdown).await?;
+    let of = state.clone();
+    let tidying = tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(TIDY_EVERY).await;
+            of.runs.tidy();
+        }
+    });
+    let served = Connections { limits, tls }.serve(listener, app(state), shutdown).await;
+    tidying.abort();
+    served?;
     jobs.end(drain).await;
     Ok(())
 }
