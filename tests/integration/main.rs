@@ -8,6 +8,7 @@ mod demo;
 mod index;
 mod probe;
 mod search;
+mod serve;
 mod support;
 mod tidy;
 mod training;

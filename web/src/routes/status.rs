@@ -9,6 +9,7 @@ use utoipa_axum::routes;
 
 use super::collections::CollectionBody;
 use crate::guard::Granted;
+use crate::jobs::Kind;
 use crate::problem::{Answer, ProblemBody};
 use crate::state::AppState;
 
@@ -102,7 +103,7 @@ async fn status(
         role: granted.role.to_string(),
         collections,
         queue_depth: state.device.waiting(),
-        indexing: Vec::new(),
+        indexing: state.jobs.active(Kind::Index),
     }))
 }
 
