@@ -6,6 +6,7 @@ mod curate;
 mod dedup;
 mod export;
 mod index;
+mod key;
 mod probe;
 mod search;
 mod serve;
@@ -30,6 +31,7 @@ pub use self::export::{
     ExportArgs, ExportCommand, ExportWriteArgs, FilesArg, FormatArg, VerifyArgs,
 };
 pub use self::index::IndexArgs;
+pub use self::key::{KeyCommand, KeyCreateArgs, RoleArg};
 pub use self::probe::{EvalLinearArgs, FitArgs, LabelArgs, MethodArg, ProbeArgs, ScaleArg, YesNo};
 pub use self::search::{ScoringArg, SearchArgs};
 pub use self::serve::ServeArgs;
@@ -109,6 +111,9 @@ pub enum Command {
     /// Measure speed on this machine
     #[command(subcommand)]
     Bench(BenchCommand),
+    /// Make and end keys for `akin serve`
+    #[command(subcommand)]
+    Key(KeyCommand),
     /// Look at collections and take care of them
     #[command(subcommand)]
     Collection(CollectionCommand),

@@ -9,6 +9,7 @@ pub mod embed;
 pub mod eval;
 pub mod export;
 pub mod index;
+pub mod key;
 pub mod label;
 pub mod model;
 pub mod probe;

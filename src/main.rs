@@ -40,6 +40,7 @@ fn run(cli: Cli) -> Outcome {
         Command::Train(command) => commands::train::run(&settings, &command),
         Command::Model(command) => commands::model::run(&settings, &command),
         Command::Bench(command) => commands::bench::run(&settings, &command),
+        Command::Key(command) => commands::key::run(&settings, &command),
         Command::Collection(command) => commands::collection::run(&settings, &command),
     }
 }

@@ -6,6 +6,7 @@ mod curate;
 mod dedup;
 mod demo;
 mod index;
+mod key;
 mod probe;
 mod search;
 mod serve;

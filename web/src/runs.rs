@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use indexer::IndexerError;
@@ -18,6 +18,9 @@ use crate::reports::is_name;
 const MOST_OPEN: usize = 4;
 /// How long a run stays open that nobody asks about.
 const KEPT: Duration = Duration::from_secs(30);
+
+/// Longest wait of a request for a run that is in use.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 struct Open {
     run: Arc<Mutex<Run>>,
@@ -86,11 +89,36 @@ impl Runs {
         }
     }
 
-    /// Works with a finished run. For threads that may wait.
+    /// Works with a finished run. For threads that may wait a moment.
     ///
     /// # Errors
-    /// There is no such run, it is not finished or in use elsewhere, or the work fails.
+    /// There is no such run, it is not finished or in use, as it is while it is exported; or the
+    /// work fails.
     pub fn with<T>(&self, name: &str, work: impl FnOnce(&mut Run) -> Answer<T>) -> Answer<T> {
+        let run = self.open(name)?;
+        let start = Instant::now();
+        loop {
+            match run.try_lock() {
+                Ok(mut run) => return work(&mut run),
+                Err(TryLockError::Poisoned(poisoned)) => return work(&mut poisoned.into_inner()),
+                // Threads that wait here are those that searches need too.
+                Err(TryLockError::WouldBlock) if start.elapsed() < PATIENCE => {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                Err(TryLockError::WouldBlock) => return Err(in_use(name)),
+            }
+        }
+    }
+
+    /// [`with`](Self::with), for as long as it takes: for jobs.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn with_patience<T>(
+        &self,
+        name: &str,
+        work: impl FnOnce(&mut Run) -> Answer<T>,
+    ) -> Answer<T> {
         let run = self.open(name)?;
         let mut run = run.lock().unwrap_or_else(PoisonError::into_inner);
         work(&mut run)
@@ -118,11 +146,7 @@ impl Runs {
             return Ok(Arc::clone(&entry.run));
         }
         let run = Run::open(&self.folder(name)?).map_err(|error| match error {
-            IndexerError::InvalidRequest(_) => {
-                Problem::new(Code::Busy, format!("another process works on the run `{name}`"))
-                    .remedy("try again when that one is done")
-                    .retry_after(Duration::from_secs(5))
-            }
+            IndexerError::InvalidRequest(_) => in_use(name),
             error => error.into(),
         })?;
         let run = Arc::new(Mutex::new(run));
@@ -134,6 +158,12 @@ impl Runs {
         open.insert(name.to_owned(), Open { run: Arc::clone(&run), used: now });
         Ok(run)
     }
+}
+
+fn in_use(name: &str) -> Problem {
+    Problem::new(Code::Busy, format!("the run `{name}` is in use, by an export or another process"))
+        .remedy("try again when that is done")
+        .retry_after(Duration::from_secs(5))
 }
 
 fn no_run() -> Problem {

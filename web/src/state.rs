@@ -100,7 +100,11 @@ impl AppState {
         let Config { home, collections, models, options, clock } = config;
         let bad_keys = |error: KeyError| IndexerError::InvalidRequest(error.to_string());
         let keys = Keys::open(&home).map_err(bad_keys)?;
-        let guard = Guard::new(options.access.clone(), &options.base_path, keys);
+        let mut access = options.access.clone();
+        // A form is longer than the picture in it.
+        let form = options.max_upload_bytes.saturating_add(1 << 20);
+        access.limits.body_bytes = access.limits.body_bytes.max(form);
+        let guard = Guard::new(access, &options.base_path, keys);
         let fetching =
             RemoteOptions { allow_private: options.allow_private, ..options.remote.clone() };
         let remote = Remote::new(fetching, options.max_upload_bytes);

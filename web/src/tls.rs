@@ -90,3 +90,6 @@ fn not_pem(path: &Path, wanted: &'static str, error: PemError) -> TlsError {
     };
     TlsError::NotPem { path: path.to_path_buf(), wanted, reason }
 }
+
+#[cfg(test)]
+mod tests;

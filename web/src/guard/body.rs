@@ -73,7 +73,7 @@ fn too_large(length: &dyn std::fmt::Display, limits: &Limits) -> Problem {
     let limit = limits.body_bytes;
     let detail = format!("the body has {length} bytes, the limit is {limit}");
     Problem::new(Code::BodyTooLarge, detail)
-        .remedy("send smaller or fewer pictures, or have the operator raise --max-upload-mb")
+        .remedy("send smaller or fewer pictures, or have the operator raise --max-upload")
 }
 
 fn too_slow(received: usize, elapsed: Duration) -> Problem {

@@ -62,7 +62,7 @@ fn run(state: &AppState, name: &str, body: &ExportBody, context: &Context) -> Re
         shard_samples: 10_000,
         margin: 0.05,
     };
-    let result = state.runs.with(name, |run| {
+    let result = state.runs.with_patience(name, |run| {
         let info = run.info();
         let pool = state.set_of(&info.pool)?;
         let excluded: Vec<ImageSet> =

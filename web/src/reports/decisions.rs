@@ -51,6 +51,7 @@ pub struct Decision {
 }
 
 /// All decisions about a report.
+#[derive(Debug)]
 pub struct Journal {
     path: PathBuf,
     /// Those that stand, of each group, in their order.

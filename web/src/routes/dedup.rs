@@ -445,3 +445,6 @@ async fn apply(
     };
     state.searchers.run(work).await.map(Answered)
 }
+
+#[cfg(test)]
+mod tests;

@@ -248,3 +248,6 @@ pub(super) fn limit(wanted: Option<usize>, default: usize, most: usize) -> Answe
     let detail = format!("limit is {limit}; it must be from 1 to {most}");
     Err(Problem::new(Code::BadRequest, detail.clone()).field("limit", detail))
 }
+
+#[cfg(test)]
+pub(super) mod tests;

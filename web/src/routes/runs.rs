@@ -388,3 +388,6 @@ fn refused(error: indexer::IndexerError) -> Problem {
         error => error.into(),
     }
 }
+
+#[cfg(test)]
+mod tests;
