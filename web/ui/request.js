@@ -5,12 +5,16 @@ import { forgetUrls, renew, rememberUrl, tokenOfUrl } from './uploads.js';
 
 const PAGE = 60;
 const LATER = 200;
-/** Codes by which a server says that it no longer has an uploaded picture. */
-const FORGOTTEN = ['query_expired', 'query_not_found', 'query_unknown', 'not_found', 'gone'];
+
+/** A crop in four decimals that lies inside the picture however it was rounded. */
+function inside({ x, y, width, height }) {
+  const [left, top] = [x, y].map((n) => Math.round(n * 1e4));
+  return { x: left / 1e4, y: top / 1e4, width: Math.min(Math.round(width * 1e4), 1e4 - left) / 1e4, height: Math.min(Math.round(height * 1e4), 1e4 - top) / 1e4 };
+}
 
 /** An example as the server wants it. */
 function written(example, crop) {
-  const part = crop ? { crop } : {};
+  const part = crop ? { crop: inside(crop) } : {};
   if (example.kind === 'id') return { id: Number(example.value), ...part };
   if (example.kind === 'query') return { query: example.value, ...part };
   const token = tokenOfUrl(example.value);
@@ -31,8 +35,7 @@ export function looking(state) {
 
 /** Whether a problem means that an uploaded picture is no longer known. */
 export const forgotten = (problem, state) => problem instanceof Problem
-  && [400, 404, 410, 422].includes(problem.status)
-  && (FORGOTTEN.includes(problem.code) || /expired|no longer/i.test(`${problem.code} ${problem.detail}`))
+  && problem.code === 'query_expired'
   && [...state.like, ...state.unlike].some((e) => e.kind === 'query' || (e.kind === 'url' && tokenOfUrl(e.value)));
 
 /**

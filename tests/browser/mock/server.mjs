@@ -155,7 +155,7 @@ function vectorOfExample(state, c, example) {
     v = item.vector;
   } else if (example.query !== undefined) {
     v = state.tokens.get(example.query);
-    if (!v) throw new Fault(404, 'query_expired', 'The uploaded picture is no longer kept', 'Uploaded pictures are kept for ten minutes.', 'Upload it again.');
+    if (!v) throw new Fault(410, 'query_expired', 'The uploaded picture is no longer kept', 'Uploaded pictures are kept for ten minutes.', 'Upload it again.');
   } else if (example.url !== undefined) {
     if (/127\.0\.0\.1|localhost|169\.254/.test(example.url)) throw new Fault(403, 'address_refused', 'That address is not allowed', 'It leads into a private network.', 'Save the picture and drop it here.');
     if (/missing/.test(example.url)) throw new Fault(502, 'remote_failed', 'The address gave no picture', 'It answered 404.', 'Check the address.');
