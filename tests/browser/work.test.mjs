@@ -115,7 +115,7 @@ test('the same page below a base path', ['mock'], async (t) => {
 
 test('a reader sees no buttons that write', ['mock'], async (t) => {
   await t.set({ role: 'read' });
-  await t.open('#/sets', '.state');
+  await t.open('#/sets', '.sets .state, .sets .run-card');
   assert.equal(await t.page.locator('button', { hasText: 'New data set' }).count(), 0);
   await t.open('#/duplicates', '.start-form');
   assert.equal(await t.page.locator('.start-form button[type=submit]').isDisabled(), true);

@@ -75,7 +75,7 @@ export function createGrid(options) {
       row.element.remove();
       spare.push(row);
     }
-    for (let at = first; at <= last; at += 1) drawRow(at, spare);
+    for (let at = first; at <= last; at += 1) if (!rows.has(at) || rows.get(at).short) drawRow(at, spare);
     if (load && next !== null && !loading && !failed && top + total * layout.row - innerHeight < 2 * MARGIN) more();
   }
 
@@ -90,6 +90,7 @@ export function createGrid(options) {
       element.insertBefore(row.element, after === undefined ? null : rows.get(after).element);
     }
     const wanted = Math.min(layout.columns, items.length - at * layout.columns);
+    row.short = wanted < layout.columns; // to be filled when the next page comes
     while (row.tiles.length > wanted) row.tiles.pop().element.remove();
     while (row.tiles.length < wanted) {
       const tile = createTile(grid);

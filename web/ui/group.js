@@ -1,7 +1,7 @@
 /** One group of duplicates: the reference first, the others with what differs. */
 import { button, fill, h, icon } from './dom.js';
 import { showThumbnail } from './images.js';
-import { bytes, duplicateKind, fileName, folder, moment } from './words.js';
+import { bytes, day, duplicateKind, fileName, folder } from './words.js';
 
 /**
  * @param {{collection: () => string, canWrite: () => boolean, onchange: () => void, ondecide: (action: string) => void,
@@ -50,7 +50,7 @@ export function createGroupView(options) {
       h('div', { class: 'member-picture' }, img, h('span', { class: 'member-number', 'aria-hidden': 'true' }, String(i + 1)), i === 0 && h('span', { class: 'badge reference' }, 'Reference')),
       h('div', { class: 'member-facts' }, h('strong', { title: member.path }, fileName(member.path)),
         h('span', { class: 'muted clip', title: folder(member.path) }, folder(member.path)),
-        h('span', null, [member.width ? `${member.width} × ${member.height}` : '', bytes(member.bytes), moment(member.modified)].filter(Boolean).join(' · ')),
+        h('span', null, [member.width ? `${member.width} × ${member.height}` : '', bytes(member.bytes), day(member.modified)].filter(Boolean).join(' · ')),
         same && h('span', null, same), diff && h('span', { class: 'diff' }, diff), member.protected && h('span', { class: 'muted' }, 'Protected: always stays')),
       choice);
   }

@@ -166,7 +166,7 @@ export function createSearchPage(app) {
     if (problem.code === 'invalid_filter') more.push(button({ label: 'Remove filters', class: 'primary', onclick: () => app.go({ chips: [], where: '' }) }));
     if (state.crop && problem.code === 'invalid_crop') more.push(button({ label: 'Use the whole picture', class: 'primary', onclick: () => app.go({ crop: null }) }));
     fill(wrong, problemState(problem, { retry, more }));
-    page.classList.remove('asking');
+    page.classList.toggle('asking', asks(state));
     announce(problem.title);
   }
 
@@ -191,6 +191,7 @@ export function createSearchPage(app) {
     const { signal, stop } = begin();
     const mine = state;
     total = null;
+    page.classList.toggle('asking', asks(mine));
     fill(summary, asks(mine) ? 'Looking…' : '');
     try {
       if (asks(mine)) {

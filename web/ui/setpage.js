@@ -5,7 +5,7 @@ import { exportSet } from './exportset.js';
 import { createGrid } from './grid.js';
 import { problemState, state as drawnState } from './states.js';
 import { openViewer } from './viewer.js';
-import { capital, count, moment, plain, some } from './words.js';
+import { count, moment, ruleWords, some, stepWords } from './words.js';
 
 /** @param {any} app */
 export function createSetPage(app) {
@@ -40,7 +40,7 @@ export function createSetPage(app) {
     const decision = stateOf(item);
     const words = { accepted: 'You put it in', rejected: 'You took it out' }[decision];
     return {
-      label: words ?? plain(item.rule), sub: shortReason(item),
+      label: words ?? ruleWords(item.rule), sub: shortReason(item),
       tone: decision === 'accepted' ? 'liked' : decision === 'rejected' ? 'unliked' : '',
       actions: !app.canWrite() ? [] : [
         item.kept ? { name: 'reject', icon: 'close', label: 'Take it out', pressed: decision === 'rejected', key: '-' }
@@ -48,7 +48,7 @@ export function createSetPage(app) {
       ],
     };
   }
-  const shortReason = (item) => (item.similarity !== undefined && item.similarity !== null ? `similarity ${Number(item.similarity).toFixed(3)}` : capital(plain(item.step)));
+  const shortReason = (item) => (item.similarity !== undefined && item.similarity !== null ? `similarity ${Number(item.similarity).toFixed(3)}` : stepWords(item.step));
 
   async function show(state) {
     if (name === state.sub && run) return;
@@ -86,7 +86,7 @@ export function createSetPage(app) {
     fill(tabs, [[true, 'In the set'], [false, 'Left out']].map(([value, words]) => h('button', { type: 'button', class: 'tab', 'aria-pressed': String(kept === value), onclick: () => { kept = value; rule = ''; drawTabs(); load(); } }, words)));
     const names = new Map();
     for (const step of run.accounting ?? []) for (const [each, n] of entries(step.rules)) names.set(each, (names.get(each) ?? 0) + n);
-    fill(rules, h('option', { value: '' }, 'Every reason'), [...names].map(([each, n]) => h('option', { value: each }, `${plain(each)} (${count(n)})`)));
+    fill(rules, h('option', { value: '' }, 'Every reason'), [...names].map(([each, n]) => h('option', { value: each }, `${ruleWords(each)} (${count(n)})`)));
     rules.value = rule;
     rules.hidden = kept || names.size < 2;
   }
@@ -99,7 +99,7 @@ export function createSetPage(app) {
     grid.wait();
     const loader = async (cursor) => {
       const answer = await get(path('/images'), { kept, rule, cursor, limit: 120 }, signal);
-      if (cursor === null) fill(summary, `${some(answer.total ?? answer.images.length, 'picture')} ${kept ? 'in the set' : 'left out'}${rule ? `: ${plain(rule).toLowerCase()}` : ''}`);
+      if (cursor === null) fill(summary, `${some(answer.total ?? answer.images.length, 'picture')} ${kept ? 'in the set' : 'left out'}${rule ? `: ${ruleWords(rule).toLowerCase()}` : ''}`);
       return { items: answer.images, next: answer.next_cursor ?? null };
     };
     try {
@@ -146,7 +146,8 @@ export function createSetPage(app) {
     const words = [review.accepted ? `${count(review.accepted)} put in` : '', review.rejected ? `${count(review.rejected)} taken out` : ''].filter(Boolean).join(', ');
     fill(foot, h('p', null, h('strong', null, words || 'No decisions yet'), h('span', { class: 'muted' }, ' · decisions count at the next export')),
       h('div', { class: 'bar-actions' }, button({ icon: 'undo', label: 'Undo last', class: 'small', disabled: !made.length && !review.can_undo, onclick: undo })));
-    foot.hidden = !app.canWrite();
+    // Nothing to say before the first decision.
+    foot.hidden = !app.canWrite() || (!words && !made.length && !review.can_undo);
   }
 
   function open(item) {
@@ -162,7 +163,7 @@ export function createSetPage(app) {
 
   /** Why a picture is in or out, in sentences. */
   function why(item) {
-    const text = h('div', { class: 'why' }, h('h3', null, item.kept ? 'Why it is in' : 'Why it is not in'), h('p', null, item.reason ?? plain(item.rule)));
+    const text = h('div', { class: 'why' }, h('h3', null, item.kept ? 'Why it is in' : 'Why it is not in'), h('p', null, item.reason ?? ruleWords(item.rule)));
     get(path(`/images/${item.id}/explain`)).then((answer) => {
       const sentences = answer?.sentences ?? [];
       if (sentences.length) fill(text, h('h3', null, item.kept ? 'Why it is in' : 'Why it is not in'), sentences.map((sentence) => h('p', null, sentence)));
@@ -188,7 +189,7 @@ function accounting(steps) {
     h('tbody', null, steps.map((step) => {
       const bar = h('div', { class: 'step-bar' });
       bar.style.width = `${Math.max(1, (100 * step.images_out) / most)}%`;
-      return h('tr', null, h('th', { scope: 'row' }, plain(step.step)), h('td', { class: 'number' }, count(step.images_in)), h('td', { class: 'number' }, count(step.images_out)),
-        h('td', { class: 'bar-cell' }, bar), h('td', null, entries(step.rules).map(([each, n]) => h('span', { class: 'rule' }, `${plain(each)} ${count(n)}`))));
+      return h('tr', null, h('th', { scope: 'row' }, stepWords(step.step)), h('td', { class: 'number' }, count(step.images_in)), h('td', { class: 'number' }, count(step.images_out)),
+        h('td', { class: 'bar-cell' }, bar), h('td', null, entries(step.rules).map(([each, n]) => h('span', { class: 'rule' }, `${ruleWords(each)} ${count(n)}`))));
     }))), h('p', { class: 'muted small-text' }, icon('info'), ' Press a picture below to see why it is in or not.'));
 }

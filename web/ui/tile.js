@@ -84,6 +84,7 @@ export function createTile(grid) {
     element.classList.toggle('selected', !!spec.selected);
     if (spec.selected != null) picture.setAttribute('aria-pressed', String(!!spec.selected));
     else picture.removeAttribute('aria-pressed');
+    sub.title = sub.textContent.startsWith('closer') ? `${sub.textContent} of all pairs of pictures here` : sub.textContent;
     picture.setAttribute('aria-label', [fileName(item.path), spec.label, spec.sub, spec.badge].filter(Boolean).join(', '));
     element.draggable = spec.draggable ?? false;
     drawActions(spec.actions ?? []);

@@ -70,7 +70,7 @@ export function openViewer(start, options) {
     });
     fill(meaning, item.similarity !== undefined && [
       h('span', { class: 'meaning-label' }, likeness(item)),
-      item.percentile !== null && item.percentile !== undefined && h('span', { class: 'muted' }, `${percentile(item.percentile)} of pictures here`),
+      item.percentile !== null && item.percentile !== undefined && h('span', { class: 'muted' }, `${percentile(item.percentile)} of all pairs of pictures here`),
       h('span', { class: 'muted mono' }, `similarity ${item.similarity.toFixed(4)}`),
     ]);
     drawActions();

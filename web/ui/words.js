@@ -43,7 +43,7 @@ export function likeness(hit) {
 export function percentile(p) {
   if (p === null || p === undefined) return '';
   const shown = p >= 99 ? Math.min(99.9, Math.floor(p * 10) / 10).toFixed(1) : String(Math.floor(p));
-  return `closer than ${shown} % of pairs`;
+  return `closer than ${shown} %`;
 }
 
 export const capital = (text) => (text ? text[0].toUpperCase() + text.slice(1) : '');
@@ -53,6 +53,12 @@ export const fileName = (path) => (path ?? '').split(/[\\/]/).filter(Boolean).po
 
 /** The folder a path is in. */
 export const folder = (path) => (path ?? '').slice(0, Math.max(0, (path ?? '').length - fileName(path).length - 1));
+
+/** The day of a moment. */
+export function day(value) {
+  const date = new Date(typeof value === 'number' && value < 1e11 ? value * 1000 : value ?? NaN);
+  return Number.isNaN(date.getTime()) ? '' : date.toLocaleDateString(undefined, { dateStyle: 'medium' });
+}
 
 /** A moment given as RFC 3339 text or as seconds since 1970. */
 export function moment(value) {
@@ -70,7 +76,23 @@ export const jobKind = (kind) => ({
 export const jobState = (state) => ({ queued: 'Waiting', running: 'Running', done: 'Done', failed: 'Failed', cancelled: 'Cancelled' })[state] ?? capital(state ?? '');
 
 /** Kinds of duplicates. */
-export const duplicateKind = (kind) => ({ same_file: 'Same file', same_pixels: 'Same picture', edited: 'Edited copy', same_subject: 'Same subject' })[kind] ?? capital((kind ?? '').replaceAll('_', ' '));
+export const duplicateKind = (kind) => ({ same_file: 'Same file', same_pixels: 'Same picture', edited: 'Edited copy', similar: 'Look alike', same_subject: 'Same subject' })[kind] ?? capital((kind ?? '').replaceAll('_', ' '));
 
-/** Rules and steps of a run: names with dashes are for programs. */
+const STEPS = {
+  'self-dedup': 'Copies removed', 'relative-dedup': 'Kept out: like what was excluded', retrieve: 'Gathered: like the examples',
+  'sem-dedup': 'Look-alikes thinned out', balance: 'Balanced', union: 'Put together', review: 'Your decisions',
+};
+const RULES = {
+  'neighbour of a seed': 'Near an example', 'drawn from a cluster': 'Of the theme of examples', 'is a seed': 'Is an example', survived: 'Nothing against it',
+  'accepted in review': 'You put it in', 'same file': 'Same file as another', 'near-duplicate': 'Copy of another', 'like an excluded image': 'Like an excluded picture',
+  'chained to an excluded image': 'Linked to an excluded picture', 'not retrieved': 'Not near any example', 'over the cap': 'Over the limit',
+  'near-duplicate in its cluster': 'Look-alike of another', 'its cluster had its share': 'Its theme had its share', 'rejected in review': 'You took it out',
+};
+
+/** A step of a run in plain words. */
+export const stepWords = (name) => STEPS[name] ?? plain(name);
+/** Why a run took or left a picture, in plain words. */
+export const ruleWords = (name) => RULES[name] ?? plain(name);
+
+/** Names for programs, without their dashes. */
 export const plain = (name) => capital(String(name ?? '').replaceAll('-', ' ').replaceAll('_', ' '));
