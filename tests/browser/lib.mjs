@@ -17,9 +17,10 @@ export const tests = [];
  * Declares a test. `tiers`: `mock`, `real` or both.
  * @param {string} name
  * @param {string[]} tiers
- * @param {(t: ReturnType<typeof bench>) => Promise<void>} run
+ * @param {(t: any) => Promise<void>} run what it does with what `bench` gives
+ * @param {{width?: number, height?: number, touch?: boolean}} [device]
  */
-export const test = (name, tiers, run) => tests.push({ name, tiers, run });
+export const test = (name, tiers, run, device = {}) => tests.push({ name, tiers, run, device });
 
 /** A fresh browser context with what a test works with. */
 export async function bench(browser, target, { shots, scheme = 'light', width = 1360, height = 860, touch = false } = {}) {

@@ -64,7 +64,6 @@ test('what a screen reader is told', BOTH, async (t) => {
 });
 
 test('the phone', BOTH, async (t) => {
-  await t.page.setViewportSize({ width: 390, height: 844 });
   await t.open();
   await t.shot('phone-home');
   await t.axe('phone, first screen');
@@ -83,8 +82,28 @@ test('the phone', BOTH, async (t) => {
   await t.page.waitForTimeout(400);
   await t.shot('phone-viewer');
   await t.axe('phone, viewer');
-  await t.page.locator('.viewer button', { hasText: /^$/ }).last().waitFor();
-}, { width: 390, height: 844 });
+  await t.page.locator('.viewer-top button').click();
+  await t.page.locator('.nav a', { hasText: 'Duplicates' }).click();
+  await t.page.locator('.start-form').waitFor();
+  assert.equal(await t.page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), true, 'nothing sticks out');
+  await t.shot('phone-duplicates');
+}, { width: 390, height: 844, touch: true });
+
+test('the crop by finger, on a phone', BOTH, async (t) => {
+  await t.open();
+  await t.page.locator('.tile .mark.similar').first().tap();
+  await t.settled();
+  const stage = await t.page.locator('.crop-stage').boundingBox();
+  const finger = await t.context.newCDPSession(t.page);
+  const at = (u, v) => [{ x: stage.x + stage.width * u, y: stage.y + stage.height * v }];
+  await finger.send('Input.dispatchTouchEvent', { type: 'touchStart', touchPoints: at(0.2, 0.2) });
+  for (let i = 1; i <= 6; i += 1) await finger.send('Input.dispatchTouchEvent', { type: 'touchMove', touchPoints: at(0.2 + i * 0.08, 0.2 + i * 0.09) });
+  await finger.send('Input.dispatchTouchEvent', { type: 'touchEnd', touchPoints: [] });
+  await t.until(t.hash, (hash) => /crop=0\.\d/.test(hash), 'the crop');
+  assert.equal(await t.page.evaluate(() => scrollY), 0, 'the page did not scroll under the finger');
+  await t.settled();
+  await t.shot('phone-crop');
+}, { width: 390, height: 844, touch: true });
 
 test('dark, by the system and by choice', BOTH, async (t) => {
   await t.page.emulateMedia({ colorScheme: 'dark' });

@@ -41,10 +41,10 @@ const browser = await launch();
 let failed = 0;
 let axe = 0;
 let ran = 0;
-for (const { name, tiers, run } of tests) {
+for (const { name, tiers, run, device } of tests) {
   if (!tiers.includes(against.tier) || (only && !name.includes(only))) continue;
   const started = Date.now();
-  const t = await bench(browser, against, { shots });
+  const t = await bench(browser, against, { shots, ...device });
   try {
     await run(t);
     await t.close();

@@ -68,6 +68,22 @@ test('a tile dragged onto the search box', BOTH, async (t) => {
   assert.match(t.hash(), new RegExp(`like=id%3A${id}(&|$)`));
 });
 
+test('where a dragged picture can be put', ['mock'], async (t) => {
+  await t.open('#/search?c=photos&like=id%3A4', '.search-page.asking .tile');
+  await t.settled();
+  const tile = await t.page.locator('.tile').nth(2).boundingBox();
+  const id = await t.page.locator('.tile').nth(2).getAttribute('data-id');
+  await t.page.mouse.move(tile.x + 90, tile.y + 120);
+  await t.page.mouse.down();
+  await t.page.mouse.move(tile.x + 120, tile.y + 160, { steps: 3 });
+  await t.page.locator('.drop-places:not([hidden])').waitFor();
+  const place = await t.page.locator('.drop-place[data-drop=unlike]').boundingBox();
+  await t.page.mouse.move(place.x + place.width / 2, place.y + place.height / 2, { steps: 3 });
+  await t.shot('dragging');
+  await t.page.mouse.up();
+  await t.until(t.hash, (hash) => hash.includes(`unlike=id%3A${id}`), 'less like it');
+});
+
 test('more like this, back and forward', BOTH, async (t) => {
   await t.open();
   await t.page.locator('.tile .mark.similar').nth(3).click();

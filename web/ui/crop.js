@@ -7,8 +7,8 @@ import { h } from './dom.js';
 const LEAST = 0.05; // of a side
 const WHOLE = { x: 0, y: 0, width: 1, height: 1 };
 const PARTS = {
-  whole: ['The whole picture', WHOLE],
-  middle: ['The middle', { x: 0.25, y: 0.25, width: 0.5, height: 0.5 }],
+  whole: ['Whole picture', WHOLE],
+  middle: ['Middle', { x: 0.25, y: 0.25, width: 0.5, height: 0.5 }],
   left: ['Left half', { x: 0, y: 0, width: 0.5, height: 1 }],
   right: ['Right half', { x: 0.5, y: 0, width: 0.5, height: 1 }],
   top: ['Top half', { x: 0, y: 0, width: 1, height: 0.5 }],

@@ -27,6 +27,7 @@ export function createExamples(options) {
     const wanted = example ? `${options.collection()}/${example.kind}:${example.value}` : '';
     if (wanted === shown) return;
     shown = wanted;
+    cropper.element.classList.remove('on-its-way');
     cropper.enable(false);
     cropper.img.removeAttribute('srcset');
     cropper.img.removeAttribute('src');
@@ -76,7 +77,18 @@ export function createExamples(options) {
       drawList(like, 'like', state.like.slice(1), 'More like', 'plus', 'Press + on results that fit.');
       drawList(unlike, 'unlike', state.unlike, 'Less like', 'minus', 'Press − on results that do not.');
     },
-    /** The preview of an uploaded picture came only now. */
+    /** Uploads have new tokens. */
     refresh() { shown = ''; },
+    /** Shows a file while it is on its way to the server. */
+    preview(file) {
+      shown = 'on its way';
+      fill(place);
+      cropper.element.hidden = false;
+      cropper.enable(true);
+      cropper.show(null);
+      cropper.img.classList.remove('loading');
+      cropper.img.src = URL.createObjectURL(file);
+      cropper.element.classList.add('on-its-way');
+    },
   };
 }

@@ -4,7 +4,7 @@ import { button, dialog, h } from './dom.js';
 
 const KEYS = [
   ['Anywhere', [['/ or Ctrl K', 'Go to the search box'], ['Ctrl V', 'Search with the picture you copied'], ['?', 'This sheet'], ['Esc', 'Close what is open']]],
-  ['In the pictures', [['← → ↑ ↓', 'Go from picture to picture'], ['Enter', 'Open it'], ['S', 'Search with it'], ['+ or L', 'More like it'], ['− or U', 'Less like it'], ['X', 'Select it'], ['Home, End', 'First or last of the row; with Ctrl of all'], ['Page ↑ ↓', 'A screen up or down']]],
+  ['In the pictures', [['← → ↑ ↓', 'Go from picture to picture'], ['Enter', 'Open it'], ['S', 'Search with it'], ['+ or L', 'More like it'], ['− or U', 'Less like it'], ['X', 'Select it; with Shift and a press, all between'], ['Home, End', 'First or last of the row; with Ctrl of all'], ['Page ↑ ↓', 'A screen up or down']]],
   ['In an open picture', [['← →', 'The one before, the one after']]],
   ['On the frame in your picture', [['← → ↑ ↓', 'Move it'], ['Shift and arrows', 'Make it smaller or larger'], ['Ctrl and arrows', 'In small steps'], ['Esc', 'Take the whole picture']]],
   ['In duplicates', [['1 to 9', 'Keep that one'], ['Enter', 'Decide'], ['N', 'They are not duplicates'], ['J, K', 'Next or previous group'], ['C', 'Compare side by side']]],
@@ -14,9 +14,9 @@ let open = null;
 export function showHelp() {
   if (open) { open.close(); return; }
   open = dialog({
-    title: 'Keys and ways', class: 'wide', onclose: () => { open = null; },
-    body: h('div', { class: 'keys' }, KEYS.map(([where, list]) => h('section', null, h('h3', null, where),
-      h('dl', null, list.map(([pressed, does]) => h('div', null, h('dt', null, h('kbd', null, pressed)), h('dd', null, does))))))),
+    title: 'Help', class: 'wide', onclose: () => { open = null; },
+    body: [h('p', { class: 'muted' }, '“Closer than 98 %” means: of all pairs of pictures here, 98 % are less alike than yours and this one. “Numbers” shows the similarity itself, from −1 to 1.'), h('div', { class: 'keys' }, KEYS.map(([where, list]) => h('section', null, h('h3', null, where),
+      h('dl', null, list.map(([pressed, does]) => h('div', null, h('dt', null, h('kbd', null, pressed)), h('dd', null, does)))))))],
   });
 }
 

@@ -27,6 +27,7 @@ export function createSearchPage(app) {
   let viewer = null;
   let numbers = false;
   let answer = null;
+  let lastSelected = -1;
 
   const queryBox = createQueryBox({ ongive: give });
   const examples = createExamples({
@@ -52,7 +53,7 @@ export function createSearchPage(app) {
   const grid = createGrid({
     label: 'Pictures', collectionOf: () => app.collection(), describe,
     onopen: (index) => openAt(grid.items[index]),
-    onaction: act, onselect: (item) => selection.toggle(app.collection(), item.id),
+    onaction: act, onselect: select,
     onmore: sayHowMany,
     onproblem: (problem) => toast(`No more pictures for now: ${problem.message}`, { kind: 'error', action: { label: 'Try again', run: () => grid.retry() } }),
   });
@@ -72,6 +73,16 @@ export function createSearchPage(app) {
     selectToggle.setAttribute('aria-pressed', String(selection.on));
     bar.draw();
     grid.refresh();
+  }
+
+  /** Selects a picture; with Shift all from the last one on. */
+  function select(item, event) {
+    const index = grid.items.indexOf(item);
+    if (event.shiftKey && lastSelected >= 0) {
+      const [from, to] = [Math.min(lastSelected, index), Math.max(lastSelected, index)];
+      selection.add(app.collection(), grid.items.slice(from, to + 1).map((each) => each.id));
+    } else selection.toggle(app.collection(), item.id);
+    lastSelected = index;
   }
 
   /** What a tile shows. */
@@ -127,6 +138,8 @@ export function createSearchPage(app) {
     if (app.state.page !== 'search') app.go({ page: 'search', sub: '', tab: '' });
     const started = begin();
     page.classList.add('asking');
+    fill(summary, 'Looking…');
+    if (fresh) examples.preview(given.files[0]);
     const tokens = [];
     try {
       for (const file of given.files.slice(0, 16)) tokens.push({ kind: 'query', value: await uploaded(file, started.signal) });
@@ -167,6 +180,7 @@ export function createSearchPage(app) {
     if (state.crop && problem.code === 'invalid_crop') more.push(button({ label: 'Use the whole picture', class: 'primary', onclick: () => app.go({ crop: null }) }));
     fill(wrong, problemState(problem, { retry, more }));
     page.classList.toggle('asking', asks(state));
+    examples.show(state);
     announce(problem.title);
   }
 

@@ -157,7 +157,7 @@ export function createSetPage(app) {
       actions: (now) => (!app.canWrite() ? [] : [now.kept
         ? { icon: 'close', label: stateOf(now) === 'rejected' ? 'Taken out' : 'Take it out', pressed: stateOf(now) === 'rejected', run: () => decide('reject', [now.id]) }
         : { icon: 'check', label: stateOf(now) === 'accepted' ? 'Put in' : 'Put it in', pressed: stateOf(now) === 'accepted', run: () => decide('accept', [now.id]) }]),
-      extra: why, neighbours: false,
+      extra: why, neighbours: false, meaning: false,
     });
   }
 

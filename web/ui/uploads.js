@@ -11,9 +11,13 @@ const files = new Map();
 const tokensOfUrls = new Map();
 const COPY = 'akin-copy:';
 
-/** Remembers the file behind a token. */
-export async function remember(token, file) {
+/** Remembers the file behind a token, and soon after a small copy of it for reloads. */
+export function remember(token, file) {
   files.set(token, file);
+  keepCopy(token, file);
+}
+
+async function keepCopy(token, file) {
   try {
     const small = await shrink(file, 640, 0.85);
     const reader = new FileReader();
@@ -59,7 +63,7 @@ export async function upload(collection, file, signal) {
   form.append('request', JSON.stringify({ k: 1 }));
   const answer = await postForm(within(collection, '/search'), form, signal);
   if (!answer?.query) throw new Problem({ code: 'internal', title: 'The server gave no token', detail: 'The picture was searched with, but cannot be used again.' });
-  await remember(answer.query, file);
+  remember(answer.query, file);
   return answer.query;
 }
 

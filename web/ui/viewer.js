@@ -11,7 +11,7 @@ const NEIGHBOURS = 12;
  *   items: () => any[], loadMore?: () => Promise<void>, collectionOf: (item: any) => string,
  *   onmove: (item: any) => void, onclose: () => void,
  *   actions: (item: any) => {icon: string, label: string, pressed?: boolean, primary?: boolean, run: () => void, closes?: boolean}[],
- *   extra?: (item: any) => any, neighbours?: boolean
+ *   extra?: (item: any) => any, neighbours?: boolean, meaning?: boolean
  * }} options
  */
 export function openViewer(start, options) {
@@ -68,7 +68,7 @@ export function openViewer(start, options) {
     showOriginal(img, collection, item.id, (state) => {
       note.textContent = state === 'preview-only' ? 'A preview: the file itself is gone, has changed, or is of a kind browsers cannot show.' : '';
     });
-    fill(meaning, item.similarity !== undefined && [
+    fill(meaning, options.meaning !== false && item.similarity !== undefined && [
       h('span', { class: 'meaning-label' }, likeness(item)),
       item.percentile !== null && item.percentile !== undefined && h('span', { class: 'muted' }, `${percentile(item.percentile)} of all pairs of pictures here`),
       h('span', { class: 'muted mono' }, `similarity ${item.similarity.toFixed(4)}`),
