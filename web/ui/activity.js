@@ -6,6 +6,17 @@ import { blank, format } from './url.js';
 import { looksLikePicture } from './uploads.js';
 import { bytes, count, duration, jobKind, jobState, moment, some } from './words.js';
 
+/** What the first collection is called. */
+const FIRST = 'default';
+
+/** The collection in use; where there is none yet, a new one. */
+async function ready(app) {
+  if (app.collection()) return app.collection();
+  await post('/collections', { name: FIRST });
+  await app.refresh();
+  return FIRST;
+}
+
 /** @param {any} app */
 export function createActivityPage(app) {
   const list = h('div', { class: 'jobs' });
@@ -29,22 +40,23 @@ export function createActivityPage(app) {
   }
 
   function drawAdding() {
-    adding.hidden = !app.canWrite() || !app.collection();
-    if (adding.hidden || adding.dataset.for === app.collection()) return;
-    adding.dataset.for = app.collection();
+    adding.hidden = !app.canWrite();
+    const name = app.collection() || FIRST;
+    if (adding.hidden || adding.dataset.for === name) return;
+    adding.dataset.for = name;
     const file = h('input', { type: 'file', accept: 'image/*', multiple: true, class: 'unseen', tabIndex: -1, 'aria-label': 'Pictures to add', onchange: () => { addFiles(app, [...file.files]); file.value = ''; } });
     const source = h('input', { type: 'text', class: 'input', placeholder: '/home/me/Pictures', 'aria-label': 'A folder on the machine Akin runs on', spellcheck: false });
     const place = h('div', { class: 'drop-area', dataset: { drop: 'set' } }, h('p', null, 'Drop pictures here, or'),
       button({ icon: 'upload', label: 'Choose pictures', class: 'primary', onclick: () => file.click() }), file);
     place.addEventListener('drop', (event) => addFiles(app, [...event.dataTransfer.files].filter(looksLikePicture)));
-    fill(adding, h('h2', { id: 'add-title' }, `Add pictures to “${app.collection()}”`), h('div', { class: 'add-ways' }, place,
+    fill(adding, h('h2', { id: 'add-title' }, `Add pictures to “${name}”`), h('div', { class: 'add-ways' }, place,
       h('form', {
         class: 'folder-form',
         onsubmit: async (event) => {
           event.preventDefault();
           if (!source.value.trim()) return;
           try {
-            const job = await post(within(app.collection(), '/index'), { sources: [source.value.trim()] });
+            const job = await post(within(await ready(app), '/index'), { sources: [source.value.trim()] });
             source.value = '';
             app.jobs.start(job);
           } catch (problem) { toast([problem.message, problem.remedy].filter(Boolean).join(' '), { kind: 'error' }); }
@@ -120,8 +132,10 @@ function outcome(job, app) {
 }
 
 /** Uploads pictures into the collection, one after another, as an entry of the list. */
-export async function addFiles(app, files, collection = app.collection()) {
+export async function addFiles(app, files, into = '') {
   if (!files.length) return [];
+  let collection = into;
+  try { collection ||= await ready(app); } catch (problem) { toast(problem.message, { kind: 'error' }); return []; }
   const stop = new AbortController();
   const started = Date.now();
   const job = {

@@ -14,7 +14,7 @@ import { hitWords } from './tile.js';
 import { shrink, upload } from './uploads.js';
 import { asks, blank, filterOf, same } from './url.js';
 import { openViewer } from './viewer.js';
-import { count, some } from './words.js';
+import { bytes, count, some } from './words.js';
 
 const SLOW = 3500; // ms after which an explanation is given
 
@@ -155,7 +155,7 @@ export function createSearchPage(app) {
   function uploaded(file, signal) {
     const most = app.status?.limits?.max_upload_bytes;
     if (most && file.size > most) {
-      throw new Problem({ code: 'body_too_large', status: 413, title: 'That picture is too large', detail: `It has ${(file.size / 1e6).toFixed(1)} MB; this server takes up to ${(most / 1e6).toFixed(0)} MB.` });
+      throw new Problem({ code: 'body_too_large', status: 413, title: 'That picture is too large', detail: `It has ${bytes(file.size)}; this server takes up to ${bytes(most)}.` });
     }
     return upload(app.collection(), file, signal);
   }
@@ -178,7 +178,8 @@ export function createSearchPage(app) {
     if (problem.code === 'query_expired') more.push(button({ icon: 'upload', label: 'Choose the picture again', class: 'primary', onclick: () => page.querySelector('.choose').click() }));
     if (problem.code === 'invalid_filter') more.push(button({ label: 'Remove filters', class: 'primary', onclick: () => app.go({ chips: [], where: '' }) }));
     if (state.crop && problem.code === 'invalid_crop') more.push(button({ label: 'Use the whole picture', class: 'primary', onclick: () => app.go({ crop: null }) }));
-    fill(wrong, problemState(problem, { retry, more }));
+    // Sending the same picture again changes nothing where the picture is what is wrong.
+    fill(wrong, problemState(problem, { retry: [400, 410, 413, 415].includes(problem.status) ? undefined : retry, more }));
     page.classList.toggle('asking', asks(state));
     examples.show(state);
     announce(problem.title);
@@ -346,7 +347,9 @@ export function createSearchPage(app) {
       fold.checked = next.fold;
       numberToggle.hidden = !asking;
       const wanted = signature(next);
-      if (!app.collection() || app.info()?.images === 0) {
+      const empty = !app.collection() || app.info()?.images === 0;
+      page.classList.toggle('empty', empty);
+      if (empty) {
         shown = '';
         grid.clear();
         fill(summary);
