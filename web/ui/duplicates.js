@@ -110,8 +110,9 @@ export function createDuplicatesPage(app) {
   /** A group as it came, the one to keep first. */
   function prepared(group) {
     const members = [...group.members].sort((a, b) => Number(b.id === group.keep) - Number(a.id === group.keep) || (b.similarity ?? 0) - (a.similarity ?? 0));
-    const protectedOnes = group.kind === 'same_subject' && group.decided === 'pending';
-    return { ...group, members, going: new Set(protectedOnes ? [] : members.filter((m) => m.id !== group.keep && !m.protected).map((m) => m.id)) };
+    // Different pictures of one subject stay unless somebody says otherwise.
+    const suggested = group.kind === 'same_subject' ? [] : members.filter((m) => m.id !== group.keep).map((m) => m.id);
+    return { ...group, members, going: new Set(group.decided === 'pending' ? suggested : group.remove ?? suggested) };
   }
 
   function drawReview() {
@@ -180,7 +181,7 @@ export function createDuplicatesPage(app) {
     for (const group of groups) {
       if (group.decided !== 'pending') continue;
       const kept = name ? choose(name, group.members) : group.keep;
-      group.going = new Set(group.members.filter((m) => m.id !== kept && !m.protected).map((m) => m.id));
+      group.going = new Set(group.members.filter((m) => m.id !== kept).map((m) => m.id));
     }
     view.show(groups[at], at, totals?.groups ?? groups.length);
     announce(name ? `Now keeps: ${RULES[name][0]}` : 'Keeps as suggested');
@@ -188,6 +189,7 @@ export function createDuplicatesPage(app) {
 
   /** Writes a decision down; the next undecided group comes up. */
   async function decide(group, action) {
+    if (action === 'not_duplicate' && group.kind === 'same_file') { toast('These are the same file, so they are duplicates. To keep them all, mark them as staying.'); return; }
     if (!app.canWrite()) { toast('Your key only allows looking.', { kind: 'error' }); return; }
     const remove = [...group.going];
     const keep = group.members.map((m) => m.id).filter((id) => !group.going.has(id));

@@ -6,7 +6,7 @@ import { problemState } from './states.js';
 import { plain, some } from './words.js';
 
 const FORMATS = { imagefolder: 'Folder of pictures', parquet: 'Parquet table', csv: 'CSV table', jsonl: 'JSON lines', webdataset: 'WebDataset (tar)', coco: 'COCO' };
-const FILES = { copy: 'Copied', hardlink: 'Hard links (no extra room)', symlink: 'Links', none: 'Left where they are' };
+const FILES = { '': 'As usual for the format', copy: 'Copied', hardlink: 'Hard links (no extra room)', symlink: 'Links', none: 'Left where they are' };
 
 /** @param {any} app @param {string} run */
 export function exportSet(app, run) {
@@ -21,7 +21,7 @@ export function exportSet(app, run) {
       start.disabled = true;
       fill(outcome);
       try {
-        const job = await post(`/runs/${encodeURIComponent(run)}/export`, { format: format.value, files: files.value });
+        const job = await post(`/runs/${encodeURIComponent(run)}/export`, { format: format.value, ...(files.value ? { files: files.value } : {}) });
         const card = jobCard(app);
         card.draw(job);
         fill(outcome, card.element);
@@ -49,6 +49,7 @@ function done(result) {
   const folder = result.folder ?? '';
   return h('section', { class: 'export-done', role: 'status' }, h('h3', null, `${some(result.images ?? 0, 'picture')} exported`),
     h('p', null, 'To ', h('code', null, folder), ' ', button({ label: 'Copy path', class: 'small', onclick: () => navigator.clipboard?.writeText(folder).catch(() => {}) })),
+    result.skipped > 0 && h('p', null, `${some(result.skipped, 'file')} had changed or gone and ${result.skipped === 1 ? 'was' : 'were'} left out.`),
     result.certificate && h('div', { class: 'certificate' }, h('h4', null, 'Certificate'), certificate(result.certificate)));
 }
 

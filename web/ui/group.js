@@ -35,7 +35,7 @@ export function createGroupView(options) {
     const goes = group.going.has(member.id);
     const locked = group.decided !== 'pending' || !options.canWrite();
     const choice = h('button', {
-      type: 'button', class: 'fate', 'aria-pressed': String(!goes), disabled: locked || member.protected,
+      type: 'button', class: 'fate', 'aria-pressed': String(!goes), disabled: locked,
       'aria-label': `${fileName(member.path)}: ${goes ? 'goes; press to keep' : 'stays; press to let it go'}`,
       onclick: () => {
         if (goes) group.going.delete(member.id); else group.going.add(member.id);
@@ -51,7 +51,7 @@ export function createGroupView(options) {
       h('div', { class: 'member-facts' }, h('strong', { title: member.path }, fileName(member.path)),
         h('span', { class: 'muted clip', title: folder(member.path) }, folder(member.path)),
         h('span', null, [member.width ? `${member.width} × ${member.height}` : '', bytes(member.bytes), day(member.modified)].filter(Boolean).join(' · ')),
-        same && h('span', null, same), diff && h('span', { class: 'diff' }, diff), member.protected && h('span', { class: 'muted' }, 'Protected: always stays')),
+        same && h('span', null, same), diff && h('span', { class: 'diff' }, diff), member.gone && h('span', { class: 'muted' }, 'No longer in the collection')),
       choice);
   }
 
@@ -63,7 +63,7 @@ export function createGroupView(options) {
     const words = { kept: `Decided: ${stay} ${stay === 1 ? 'stays' : 'stay'}, ${n} ${n === 1 ? 'goes' : 'go'}.`, not_duplicate: 'Noted as not duplicates; they are not brought up again.', removed: 'Taken out of the collection.' }[group.decided];
     fill(actions, words ? [h('p', { class: 'decided-words' }, icon('check'), words), group.decided !== 'removed' && button({ icon: 'undo', label: 'Undo', onclick: () => options.ondecide('undo') })] : [
       button({ icon: 'check', label: n ? `Keep ${stay}, let ${n} go` : 'Keep all', class: 'primary decide', disabled: !options.canWrite() || stay === 0, onclick: () => options.ondecide('keep') }),
-      button({ label: 'Not duplicates', class: 'not-duplicates', disabled: !options.canWrite(), onclick: () => options.ondecide('not_duplicate') }),
+      group.kind !== 'same_file' && button({ label: 'Not duplicates', class: 'not-duplicates', disabled: !options.canWrite(), onclick: () => options.ondecide('not_duplicate') }),
     ], button({ icon: 'compare', label: 'Compare', class: 'compare-button', onclick: () => options.oncompare(group) }));
   }
 
@@ -77,7 +77,7 @@ export function createGroupView(options) {
     /** Keeps one picture, lets the others go. */
     keepOnly(id) {
       if (group.decided !== 'pending') return;
-      group.going = new Set(group.members.filter((m) => m.id !== id && !m.protected).map((m) => m.id));
+      group.going = new Set(group.members.filter((m) => m.id !== id).map((m) => m.id));
       draw();
       options.onchange();
     },

@@ -16,7 +16,7 @@ export function createSetPage(app) {
   let rule = '';
   let ask = null;
   let review = { accepted: 0, rejected: 0, can_undo: false };
-  /** Decisions made here, newest last. @type {{action: string, ids: number[]}[]} */
+  /** Decisions made here, newest last, with what stood before. @type {{id: number, before: string|undefined}[]} */
   let made = [];
   /** @type {Map<number, string>} */
   const decided = new Map();
@@ -30,7 +30,7 @@ export function createSetPage(app) {
 
   const grid = createGrid({
     label: 'Pictures of the data set', smallest: 200, collectionOf: () => run?.pool ?? app.collection(), describe,
-    onopen: (index) => open(grid.items[index]), onaction: (action, item) => decide(action, [item.id]),
+    onopen: (index) => open(grid.items[index]), onaction: (action, item) => decide(action, item.id),
     onproblem: (problem) => toast(problem.message, { kind: 'error', action: { label: 'Try again', run: () => grid.retry() } }),
   });
 
@@ -117,27 +117,35 @@ export function createSetPage(app) {
     }
   }
 
-  /** Puts pictures in or out; pressing again takes it back. */
-  async function decide(action, ids) {
+  /** Puts a picture in or out; pressing again takes it back. */
+  async function decide(action, id) {
     const done = action === 'accept' ? 'accepted' : 'rejected';
-    const undoing = ids.length === 1 && stateOf({ id: ids[0], decision: grid.items.find((i) => i.id === ids[0])?.decision }) === done;
+    if (stateOf(grid.items.find((each) => each.id === id) ?? { id }) === done) {
+      // The server takes back the last decision only; an earlier one is answered by its opposite.
+      if (made[made.length - 1]?.id === id) { await undo(); return; }
+      await decide(action === 'accept' ? 'reject' : 'accept', id);
+      return;
+    }
     try {
-      review = (await post(path('/review'), { action: undoing ? 'undo' : action, ids })) ?? review;
+      review = (await post(path('/review'), { action, ids: [id] })) ?? review;
     } catch (problem) { toast([problem.message, problem.remedy].filter(Boolean).join(' '), { kind: 'error' }); return; }
-    for (const id of ids) decided.set(id, undoing ? '' : done);
-    if (undoing) made = made.filter((each) => !each.ids.includes(ids[0]));
-    else made.push({ action, ids });
+    made.push({ id, before: decided.get(id) });
+    decided.set(id, done);
     grid.refresh();
     drawFoot();
-    announce(undoing ? 'Taken back' : action === 'accept' ? 'Put in' : 'Taken out');
+    announce(action === 'accept' ? 'Put in' : 'Taken out');
   }
 
+  /** Takes back the last decision, whoever made it. */
   async function undo() {
-    const last = made[made.length - 1];
     try {
-      review = (await post(path('/review'), { action: 'undo', ids: last?.ids ?? [] })) ?? review;
+      review = (await post(path('/review'), { action: 'undo' })) ?? review;
     } catch (problem) { toast(problem.message, { kind: 'error' }); return; }
-    if (last) { made.pop(); for (const id of last.ids) decided.set(id, ''); grid.refresh(); } else load();
+    const last = made.pop();
+    if (last) {
+      if (last.before === undefined) decided.delete(last.id); else decided.set(last.id, last.before);
+      grid.refresh();
+    } else load();
     drawFoot();
     announce('Undone');
   }
@@ -155,8 +163,8 @@ export function createSetPage(app) {
       items: () => grid.items, loadMore: grid.complete ? undefined : () => grid.loadMore(), collectionOf: () => run.pool, onmove: () => {},
       onclose: (now, index) => { if (index >= 0) requestAnimationFrame(() => grid.focus(index)); },
       actions: (now) => (!app.canWrite() ? [] : [now.kept
-        ? { icon: 'close', label: stateOf(now) === 'rejected' ? 'Taken out' : 'Take it out', pressed: stateOf(now) === 'rejected', run: () => decide('reject', [now.id]) }
-        : { icon: 'check', label: stateOf(now) === 'accepted' ? 'Put in' : 'Put it in', pressed: stateOf(now) === 'accepted', run: () => decide('accept', [now.id]) }]),
+        ? { icon: 'close', label: stateOf(now) === 'rejected' ? 'Taken out' : 'Take it out', pressed: stateOf(now) === 'rejected', run: () => decide('reject', now.id) }
+        : { icon: 'check', label: stateOf(now) === 'accepted' ? 'Put in' : 'Put it in', pressed: stateOf(now) === 'accepted', run: () => decide('accept', now.id) }]),
       extra: why, neighbours: false, meaning: false,
     });
   }

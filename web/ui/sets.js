@@ -29,7 +29,7 @@ export function createSetsPage(app) {
       if (!list.isConnected) return;
       list.className = 'cards';
       fill(list, runs.length ? runs.map((run) => h('a', { class: 'card run-card', href: format({ ...blank(), page: 'sets', sub: run.name, collection: app.state.collection }) },
-        h('h2', null, run.name), h('p', { class: 'muted' }, [`from ${run.pool}`, moment(run.created), run.state && run.state !== 'done' ? run.state : ''].filter(Boolean).join(' · ')),
+        h('h2', null, run.name), h('p', { class: 'muted' }, [run.pool && `from ${run.pool}`, moment(run.created), { running: 'being built', unfinished: 'not finished' }[run.state]].filter(Boolean).join(' · ')),
         h('p', { class: 'run-figure' }, runFigure(run))))
         : drawnState({
           icon: 'stack', title: 'No data sets yet',
@@ -77,5 +77,5 @@ export function createSetsPage(app) {
 function runFigure(run) {
   const steps = run.accounting ?? [];
   if (!steps.length) return '';
-  return `${count(steps[steps.length - 1].images_out)} of ${some(steps[0].images_in, 'picture')}`;
+  return `${count(run.kept ?? steps[steps.length - 1].images_out)} of ${some(steps[0].images_in, 'picture')}`;
 }

@@ -83,14 +83,14 @@ const STEPS = {
   'sem-dedup': 'Look-alikes thinned out', balance: 'Balanced', union: 'Put together', review: 'Your decisions',
 };
 const RULES = {
-  'neighbour of a seed': 'Near an example', 'drawn from a cluster': 'Of the theme of examples', 'is a seed': 'Is an example', survived: 'Nothing against it',
-  'accepted in review': 'You put it in', 'same file': 'Same file as another', 'near-duplicate': 'Copy of another', 'like an excluded image': 'Like an excluded picture',
-  'chained to an excluded image': 'Linked to an excluded picture', 'not retrieved': 'Not near any example', 'over the cap': 'Over the limit',
-  'near-duplicate in its cluster': 'Look-alike of another', 'its cluster had its share': 'Its theme had its share', 'rejected in review': 'You took it out',
+  neighbour: 'Near an example', drawn: 'Of the theme of examples', 'is-seed': 'Is an example', survived: 'Nothing against it',
+  accepted: 'You put it in', 'same-file': 'Same file as another', 'near-duplicate': 'Copy of another', leak: 'Like an excluded picture',
+  'leak-by-component': 'Linked to an excluded picture', 'not-retrieved': 'Not near any example', 'over-cap': 'Over the limit',
+  'semantic-duplicate': 'Look-alike of another', balanced: 'Its theme had its share', rejected: 'You took it out',
 };
 
 /** A step of a run in plain words. */
-export const stepWords = (name) => STEPS[name] ?? plain(name);
+export const stepWords = (name) => { const bare = String(name ?? '').replace(/^\d+-/, ''); return STEPS[bare] ?? plain(bare); };
 /** Why a run took or left a picture, in plain words. */
 export const ruleWords = (name) => RULES[name] ?? plain(name);
 

@@ -50,12 +50,13 @@ const bodyOf = async (request) => JSON.parse((await readAll(request)).toString()
 /** Groups of a collection's copies; some of other kinds, for the review's tabs. */
 function report(c, base) {
   const groups = [];
+  // Numbered from 0, as the server numbers them.
   for (const item of c.items.filter((each) => each.copyOf)) {
     const of = c.items.find((each) => each.id === item.copyOf);
     const kind = groups.length % 5 === 3 ? 'same_file' : groups.length % 5 === 4 ? 'same_subject' : 'edited';
     const members = [of, item].map((each, i) => ({ ...publicItem(each, base), similarity: i ? 0.9871 : 1, kind, to: of.id }));
     if (groups.length === 0) { const third = c.items.find((each) => each.theme === of.theme && each.id !== of.id && !each.copyOf); members.push({ ...publicItem(third, base), similarity: 0.931, kind, to: of.id }); }
-    groups.push({ id: groups.length + 1, kind, keep: of.id, members, decided: 'pending' });
+    groups.push({ id: groups.length, remove: [], kind, keep: of.id, members, decided: 'pending' });
   }
   return groups;
 }
@@ -67,20 +68,20 @@ function run(state, name, pool, seeds) {
   const seedIds = seeds.length ? seeds : [1];
   const images = c.items.map((item) => {
     const near = c.items.find((each) => each.id === seedIds[item.id % seedIds.length]);
-    if (item.copyOf) return { ...item, kept: false, step: 'self-dedup', rule: 'duplicate', reason: `It is a copy of ${c.items.find((e) => e.id === item.copyOf).path}.`, similarity: 0.987 };
-    if (item.id % 11 === 5) return { ...item, kept: false, step: 'relative-dedup', rule: 'like-excluded', reason: 'It is like a picture of “testset”, which must stay out.', similarity: 0.81 };
-    if (item.theme === near.theme) return { ...item, kept: true, step: 'retrieve', rule: 'neighbour', reason: `It is among the nearest of ${near.path}.`, seed: near.id, rank: item.id % 7, similarity: 0.9 - (item.id % 30) / 100 };
-    return { ...item, kept: false, step: 'retrieve', rule: 'not-retrieved', reason: 'No example was near enough.', similarity: 0.42 };
+    if (item.copyOf) return { ...item, kept: false, step: '01-self-dedup', rule: 'near-duplicate', reason: `It is a copy of ${c.items.find((e) => e.id === item.copyOf).path}.`, similarity: 0.987 };
+    if (item.id % 11 === 5) return { ...item, kept: false, step: '02-relative-dedup', rule: 'leak', reason: 'It is like a picture of “testset”, which must stay out.', similarity: 0.81 };
+    if (item.theme === near.theme) return { ...item, kept: true, step: '03-retrieve', rule: 'neighbour', reason: `It is among the nearest of ${near.path}.`, seed: near.id, rank: item.id % 7, similarity: 0.9 - (item.id % 30) / 100 };
+    return { ...item, kept: false, step: '03-retrieve', rule: 'not-retrieved', reason: 'No example was near enough.', similarity: 0.42 };
   });
   const by = (step, rule) => images.filter((i) => i.step === step && i.rule === rule && !i.kept).length;
   const n = images.length;
-  const [d, x, r] = [by('self-dedup', 'duplicate'), by('relative-dedup', 'like-excluded'), by('retrieve', 'not-retrieved')];
+  const [d, x, r] = [by('01-self-dedup', 'near-duplicate'), by('02-relative-dedup', 'leak'), by('03-retrieve', 'not-retrieved')];
   return {
     name, pool, seeds: ['examples'], state: 'done', created: new Date().toISOString(), images, journal: [],
     accounting: [
-      { step: 'self-dedup', images_in: n, images_out: n - d, rules: { duplicate: d } },
-      { step: 'relative-dedup', images_in: n - d, images_out: n - d - x, rules: { 'like-excluded': x } },
-      { step: 'retrieve', images_in: n - d - x, images_out: n - d - x - r, rules: { 'not-retrieved': r } },
+      { step: '01-self-dedup', images_in: n, images_out: n - d, rules: { 'near-duplicate': d } },
+      { step: '02-relative-dedup', images_in: n - d, images_out: n - d - x, rules: { leak: x } },
+      { step: '03-retrieve', images_in: n - d - x, images_out: n - d - x - r, rules: { 'not-retrieved': r } },
     ],
   };
 }
@@ -89,9 +90,9 @@ const publicRun = ({ images, journal, ...rest }) => rest;
 
 function review(r) {
   const now = new Map();
-  for (const { action, ids } of r.journal) for (const id of ids) { if (action === 'undo') now.delete(id); else now.set(id, action); }
+  for (const { action, ids } of r.journal) for (const id of ids) now.set(id, action);
   const count = (action) => [...now.values()].filter((each) => each === action).length;
-  return { now, answer: { accepted: count('accept'), rejected: count('reject'), undone: r.journal.filter((j) => j.action === 'undo').length, can_undo: now.size > 0 } };
+  return { now, answer: { accepted: count('accept'), rejected: count('reject'), undone: 0, can_undo: r.journal.length > 0 } };
 }
 
 export const work = {
@@ -157,11 +158,13 @@ export const work = {
       const all = r.images.filter((i) => String(i.kept) === params.get('kept') && (!params.get('rule') || i.rule === params.get('rule')));
       const from = Number(params.get('cursor') ?? 0);
       const limit = Number(params.get('limit') ?? 100);
-      json(response, { images: all.slice(from, from + limit).map(({ vector, ...i }) => ({ ...i, decision: now.get(i.id) ?? null })), next_cursor: from + limit < all.length ? String(from + limit) : null, total: all.length });
+      json(response, { images: all.slice(from, from + limit).map(({ vector, ...i }) => ({ ...i, decision: { accept: 'accepted', reject: 'rejected' }[now.get(i.id)] })), next_cursor: from + limit < all.length ? String(from + limit) : null, total: all.length });
     } else if (parts[2] === 'review') {
       if (request.method === 'POST') {
         const body = await bodyOf(request);
-        r.journal.push(body);
+        if (body.action === 'undo' && body.ids?.length) throw new Fault(400, 'bad_request', 'undo takes no ids');
+        if (body.action === 'undo') r.journal.pop();
+        else r.journal.push(body);
       }
       json(response, review(r).answer);
     } else if (parts[2] === 'export') {
