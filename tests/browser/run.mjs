@@ -11,6 +11,7 @@
 import { startAkin } from './akin.mjs';
 import { bench, launch, tests } from './lib.mjs';
 import { startMock } from './mock/server.mjs';
+import './unit.test.mjs';
 import './search.test.mjs';
 import './states.test.mjs';
 import './reach.test.mjs';
