@@ -42,7 +42,7 @@ export function createGrid(options) {
     const rem = Number.parseFloat(getComputedStyle(document.documentElement).fontSize) || 16;
     const narrow = width < 560;
     const gap = narrow ? 10 : 16;
-    const smallest = narrow ? 140 : (options.smallest ?? 190);
+    const smallest = narrow ? 140 : (options.smallest ?? 208);
     const columns = Math.max(narrow ? 2 : 1, Math.floor((width + gap) / (smallest + gap)));
     const tile = Math.floor((width - gap * (columns - 1)) / columns);
     const caption = Math.round(rem * 3.6);

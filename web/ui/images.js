@@ -41,11 +41,17 @@ export function showThumbnail(img, collection, id, width) {
   showFetched(img, thumbnail(collection, id, fitting(width * Math.min(devicePixelRatio || 1, 2))));
 }
 
+/** What is on its way for an image; given up when it gets another picture. @type {WeakMap<HTMLImageElement, AbortController>} */
+const underWay = new WeakMap();
+
 /** Shows a picture fetched with the key; nothing happens if `img` was given another one meanwhile. */
 async function showFetched(img, url) {
   img.dataset.wanted = url.href;
+  underWay.get(img)?.abort();
+  const asked = new AbortController();
+  underWay.set(img, asked);
   try {
-    const shown = await blobAddress(url);
+    const shown = await blobAddress(url, asked.signal);
     if (img.dataset.wanted === url.href) img.src = shown;
   } catch {
     if (img.dataset.wanted === url.href) { img.classList.remove('loading'); img.classList.add('missing'); }
@@ -53,14 +59,14 @@ async function showFetched(img, url) {
 }
 
 /** The address in memory of a picture fetched with the key. */
-async function blobAddress(url) {
+async function blobAddress(url, signal) {
   const known = fetched.get(url.href);
   if (known) {
     fetched.delete(url.href);
     fetched.set(url.href, known);
     return known;
   }
-  const response = await send('GET', url);
+  const response = await send('GET', url, { signal });
   const made = URL.createObjectURL(await response.blob());
   fetched.set(url.href, made);
   for (const [oldest, old] of fetched) {
@@ -100,6 +106,18 @@ export function showOriginal(img, collection, id, tell) {
   loader.onerror = () => { if (img.dataset.whole === mark) tell('preview-only'); };
   if (key()) blobAddress(whole).then((shown) => { loader.src = shown; }, () => loader.onerror?.(new Event('error')));
   else loader.src = whole.href;
+}
+
+/** Opens an original in another tab; with a key it has to be fetched first. */
+export async function openOriginal(collection, id) {
+  const tab = open('', '_blank');
+  try {
+    const shown = await blobAddress(original(collection, id));
+    if (tab) tab.location.href = shown;
+  } catch (problem) {
+    tab?.close();
+    throw problem;
+  }
 }
 
 /** A picture as drawable pixels: for the difference of two. */

@@ -1,7 +1,7 @@
 /** One picture, large: what is known of it, what is like it, and what can be done with it. */
-import { get, post, within } from './api.js';
-import { button, fill, h } from './dom.js';
-import { original, showOriginal, showThumbnail } from './images.js';
+import { get, key, post, within } from './api.js';
+import { button, fill, h, toast } from './dom.js';
+import { openOriginal, original, showOriginal, showThumbnail } from './images.js';
 import { bytes, count, fileName, folder, likeness, moment, percentile } from './words.js';
 
 const NEIGHBOURS = 12;
@@ -102,7 +102,7 @@ export function openViewer(start, options) {
       ['Number here', String(known.id)],
     ];
     fill(facts, rows.filter(([, value]) => value !== '' && value !== undefined).map(([name, value]) => [h('dt', null, name), h('dd', null, String(value))]),
-      h('dt', null, 'Original'), h('dd', null, h('a', { href: original(options.collectionOf(known), known.id).href, target: '_blank', rel: 'noopener' }, 'Open the file')));
+      h('dt', null, 'Original'), h('dd', null, originalLink(options.collectionOf(known), known.id)));
   }
 
   function drawCopies(collection) {
@@ -172,6 +172,12 @@ export function openViewer(start, options) {
     get id() { return item.id; },
     close: () => box.close(),
   };
+}
+
+/** The way to the file itself. A link cannot carry a key, so with one it is a button. */
+function originalLink(collection, id) {
+  if (!key()) return h('a', { href: original(collection, id).href, target: '_blank', rel: 'noopener' }, 'Open the file');
+  return h('button', { type: 'button', class: 'link', onclick: () => openOriginal(collection, id).catch((problem) => toast(problem.message, { kind: 'error' })) }, 'Open the file');
 }
 
 /** A value of the payload as rows; objects by their parts. */
