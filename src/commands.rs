@@ -14,4 +14,5 @@ pub mod label;
 pub mod model;
 pub mod probe;
 pub mod search;
+pub mod serve;
 pub mod train;

@@ -9,6 +9,7 @@ mod index;
 mod key;
 mod probe;
 mod search;
+mod serve;
 mod support;
 mod tidy;
 mod training;

@@ -56,15 +56,18 @@ codes! {
     ImageTooLarge = "image_too_large", PAYLOAD_TOO_LARGE, "The picture is too large";
     BodyTooLarge = "body_too_large", PAYLOAD_TOO_LARGE, "The request is too large";
     TooManyParts = "too_many_parts", PAYLOAD_TOO_LARGE, "The request has too many parts";
-    UnsupportedMediaType = "unsupported_media_type", UNSUPPORTED_MEDIA_TYPE, "This content type is not taken here";
+    UnsupportedMediaType = "unsupported_media_type", UNSUPPORTED_MEDIA_TYPE,
+        "This content type is not taken here";
     NotAcceptable = "not_acceptable", NOT_ACCEPTABLE, "The answer cannot be given in this form";
-    RangeNotSatisfiable = "range_not_satisfiable", RANGE_NOT_SATISFIABLE, "The range lies outside of the file";
+    RangeNotSatisfiable = "range_not_satisfiable", RANGE_NOT_SATISFIABLE,
+        "The range lies outside of the file";
     MissingKey = "missing_key", UNAUTHORIZED, "A key is needed";
     Forbidden = "forbidden", FORBIDDEN, "This is not allowed";
     NotFound = "not_found", NOT_FOUND, "There is nothing here";
     CollectionNotFound = "collection_not_found", NOT_FOUND, "There is no such collection";
     ImageNotFound = "image_not_found", NOT_FOUND, "There is no such image";
-    MethodNotAllowed = "method_not_allowed", METHOD_NOT_ALLOWED, "This method is not for this address";
+    MethodNotAllowed = "method_not_allowed", METHOD_NOT_ALLOWED,
+        "This method is not for this address";
     Conflict = "conflict", CONFLICT, "The request does not fit the present state";
     CollectionExists = "collection_exists", CONFLICT, "There is such a collection already";
     ModelMismatch = "model_mismatch", CONFLICT, "The collection was made with another model";
@@ -72,7 +75,8 @@ codes! {
     Busy = "busy", CONFLICT, "The collection is being written to";
     QueryExpired = "query_expired", GONE, "The uploaded picture is not kept any more";
     Gone = "gone", GONE, "The file is not there any more";
-    IdempotencyMismatch = "idempotency_mismatch", UNPROCESSABLE_ENTITY, "This idempotency key belongs to another request";
+    IdempotencyMismatch = "idempotency_mismatch", UNPROCESSABLE_ENTITY,
+        "This idempotency key belongs to another request";
     AddressRefused = "address_refused", FORBIDDEN, "This address is not fetched from";
     RemoteFailed = "remote_failed", BAD_GATEWAY, "The picture could not be fetched";
     RemoteTooLarge = "remote_too_large", PAYLOAD_TOO_LARGE, "The picture at that address is too large";
@@ -229,6 +233,15 @@ mod tests {
             let word = code.as_str();
             assert!(word.chars().all(|c| c.is_ascii_lowercase() || c == '_'), "{word}");
             assert!(code.status().is_client_error() || code.status().is_server_error(), "{word}");
+        }
+    }
+
+    #[test]
+    fn every_code_is_documented() {
+        let text = include_str!("../../docs/http-api.md");
+        for code in Code::ALL {
+            let row = format!("| `{}` | {} |", code.as_str(), code.status().as_u16());
+            assert!(text.contains(&row), "docs/http-api.md has no row that starts: {row}");
         }
     }
 

@@ -93,6 +93,8 @@ pub struct Shelf {
     collections: Collections,
     which: Which,
     open: Mutex<BTreeMap<String, Arc<Served>>>,
+    /// Those of the home that did not open, and why.
+    not_opened: Vec<(String, String)>,
     /// Held while one is opened or created, so that it is done once.
     opening: Mutex<()>,
 }
@@ -104,28 +106,35 @@ impl Shelf {
     /// # Errors
     /// A collection named does not exist or cannot be opened.
     pub fn open(home: &Path, which: Which) -> Result<Self, IndexerError> {
-        let shelf = Self {
+        let mut shelf = Self {
             collections: Collections::new(home),
             which,
             open: Mutex::default(),
+            not_opened: Vec::new(),
             opening: Mutex::default(),
         };
-        match &shelf.which {
+        match shelf.which.clone() {
             Which::These(names) => {
                 for name in names {
-                    shelf.keep(shelf.collections.open(name)?);
+                    shelf.keep(shelf.collections.open(&name)?);
                 }
             }
             Which::All => {
                 for CollectionSummary { name, .. } in shelf.collections.list()? {
                     match shelf.collections.open(&name) {
                         Ok(collection) => drop(shelf.keep(collection)),
-                        Err(error) => tracing::warn!(collection = name, %error, "not served"),
+                        Err(error) => shelf.not_opened.push((name, error.to_string())),
                     }
                 }
             }
         }
         Ok(shelf)
+    }
+
+    /// Collections of the home that did not open at the start, and why. They are tried again when they
+    /// are asked for.
+    pub fn not_opened(&self) -> &[(String, String)] {
+        &self.not_opened
     }
 
     /// Takes in a collection that is open already.

@@ -158,6 +158,14 @@ impl AppState {
         self.searchers.run(move || state.shelf.find_or_open(&name)).await
     }
 
+    /// Opens the models of all open collections, for threads that may wait. One that cannot be opened
+    /// is said so in the log.
+    pub fn open_models(&self) {
+        for served in self.shelf.all() {
+            let _ = self.models.for_collection(served.view().manifest());
+        }
+    }
+
     /// Tells everything that goes on for long that the server is ending.
     pub fn drain(&self) {
         self.draining.send_replace(true);
