@@ -74,6 +74,7 @@ pub async fn serve(
     let shutdown = async move {
         shutdown.await;
         ending.drain();
+        ending.jobs.stop();
     };
     let guard::Settings { limits, tls, .. } = state.options.access.clone();
     let drain = state.options.drain;
