@@ -22,6 +22,7 @@ pub mod device;
 mod queries;
 mod thumbnails;
 mod trial;
+mod audit;
 pub mod jobs;
 mod reports;
 mod runs;
@@ -75,6 +76,7 @@ pub async fn serve(
     let drain = state.options.drain;
     let limits = guard::Limits { drain, ..limits };
     let jobs = state.jobs.clone();
+    tokio::spawn(state.clone().keep_auditing());
     Connections { limits, tls }.serve(listener, app(state), shutdown).await?;
     jobs.end(drain).await;
     Ok(())
