@@ -22,6 +22,7 @@ pub mod device;
 mod queries;
 mod thumbnails;
 mod trial;
+mod audit;
 pub mod jobs;
 mod reports;
 mod runs;
@@ -80,16 +81,19 @@ pub async fn serve(
     let drain = state.options.drain;
     let limits = guard::Limits { drain, ..limits };
     let jobs = state.jobs.clone();
-    let of = state.clone();
-    let tidying = tokio::spawn(async move {
-        loop {
-            tokio::time::sleep(TIDY_EVERY).await;
-            of.runs.tidy();
-        }
-    });
-    let served = Connections { limits, tls }.serve(listener, app(state), shutdown).await;
-    tidying.abort();
-    served?;
+    tokio::spawn(state.clone().keep_auditing());
+    tokio::spawn(keep_tidying(state.clone()));
+    Connections { limits, tls }.serve(listener, app(state), shutdown).await?;
     jobs.end(drain).await;
     Ok(())
+}
+
+/// Lets go of what nobody asks about any more, until the server ends.
+async fn keep_tidying(state: AppState) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(TIDY_EVERY) => state.runs.tidy(),
+            () = state.drained() => return,
+        }
+    }
 }

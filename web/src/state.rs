@@ -7,6 +7,7 @@ use std::sync::Arc;
 use indexer::IndexerError;
 use tokio::sync::watch;
 
+use crate::audit::Recall;
 use crate::clock::Clock;
 use crate::device::{Device, DeviceOptions};
 use crate::guard::Guard;
@@ -63,6 +64,8 @@ pub struct Shared {
     pub thumbnails: Thumbnails,
     /// What is counted and timed.
     pub metrics: Arc<Metrics>,
+    /// What searches through graphs find.
+    pub recall: Recall,
     /// The last trial of whether searches are answered.
     pub trial: Trial,
     /// Threads that read and decode pictures.
@@ -131,6 +134,7 @@ impl AppState {
             queries: Queries::new(clock.clone(), options.query_ttl, options.query_bytes),
             thumbnails: Thumbnails::new(&home, options.thumbnail_bytes),
             metrics,
+            recall: Recall::default(),
             trial: Trial::default(),
             decoders: Workers::new("pictures to decode", options.decoders, waiting),
             searchers: Workers::new("searches", 2 * options.decoders, waiting),

@@ -92,7 +92,7 @@ async fn metrics(State(state): State<AppState>) -> impl IntoResponse {
             .iter()
             .map(|served| (served.name().to_owned(), served.view().len()))
             .collect(),
-        recall: Vec::new(),
+        recall: state.recall.last(),
     };
     ([(CONTENT_TYPE, OPEN_METRICS)], state.metrics.text(&levels))
 }
