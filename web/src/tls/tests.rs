@@ -10,7 +10,8 @@ use crate::guard::Limits;
 use crate::guard::connections::Connections;
 
 /// Made by `openssl req -x509 -days 36500 -subj "/CN=akin test" -addext
-/// "subjectAltName=DNS:localhost,IP:127.0.0.1"`; keys of nothing but these tests.
+/// "subjectAltName=DNS:localhost,IP:127.0.0.1" -addext "basicConstraints=critical,CA:FALSE"`; keys of
+/// nothing but these tests.
 fn file(name: &str) -> PathBuf {
     [env!("CARGO_MANIFEST_DIR"), "tests/tls", name].iter().collect()
 }
