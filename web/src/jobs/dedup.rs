@@ -116,7 +116,8 @@ fn run(
         "images": report.images,
         "groups": found.groups.len(),
         "duplicates": found.dropped().count(),
-        "threshold": report.threshold,
+        // As somebody would write it, not as the nearest binary fraction.
+        "threshold": report.threshold.to_string().parse::<f64>().unwrap_or_default(),
         "verified": report.verified,
         "unseen_pairs": report.unseen,
         "remembered_pairs": report.remembered,
