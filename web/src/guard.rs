@@ -278,7 +278,8 @@ async fn work(guard: &Guard, admitted: Admitted, request: Request, next: Next) -
         match admitted.is_write {
             true => {
                 let Admitted { caller, body, .. } = &admitted;
-                idempotency::once(&guard.answers, caller, body, request, next).await
+                let caller = format!("{caller:?}");
+                idempotency::once(&guard.answers, &caller, body, request, next).await
             }
             false => next.run(request).await,
         }
