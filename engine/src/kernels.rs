@@ -4,6 +4,8 @@
 
 pub(crate) mod elementwise;
 mod matmul;
+mod half;
+mod prefetch;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod amx;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
@@ -11,7 +13,9 @@ mod avx512;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod tiles;
 
+pub use self::half::dot_f16;
 pub use matmul::{Backend, Operand, matmul_bf16, matmul_bf16_on, matmul_f32, matmul_f64};
+pub use prefetch::prefetch;
 
 /// Sum of products of two vectors (the shorter one counts), f32. The same bits on every machine.
 pub fn dot(a: &[f32], b: &[f32]) -> f32 {
