@@ -59,7 +59,8 @@ fn index(settings: &Settings, args: &BenchIndexArgs) -> Outcome {
             break;
         }
         for values in block.chunks_exact(vectors.dim()) {
-            let name = format!("/bench/{row:010}");
+            // Rows of two collections are not the same file.
+            let name = format!("/bench/{}/{row:010}", args.collection);
             let image = NewImage {
                 path: Locator::from(Path::new(&name)),
                 sha256: ContentHash::of(name.as_bytes()),
