@@ -4,6 +4,14 @@
 
 pub(crate) mod elementwise;
 mod matmul;
+mod simd;
+mod block;
+mod rows;
+mod packed;
+mod team;
+mod isa;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod amx;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
@@ -11,6 +19,14 @@ mod avx512;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod tiles;
 
+pub(crate) use block::Product;
+pub(crate) use isa::{Kernel, Session};
+pub(crate) use rows::{Normalise, PackValues, Scatter, Softmax, Sums, Tiles};
+pub(crate) use simd::BLOCK;
+pub(crate) use packed::{Lanes, Matrix, TILE};
+pub(crate) use team::{Barrier, Team};
+
+pub use isa::{Isa, Precision};
 pub use matmul::{Backend, Operand, matmul_bf16, matmul_bf16_on, matmul_f32, matmul_f64};
 
 /// Sum of products of two vectors (the shorter one counts), f32. The same bits on every machine.
