@@ -9,6 +9,7 @@ mod block;
 mod rows;
 mod packed;
 mod team;
+mod peak;
 mod isa;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -20,14 +21,15 @@ mod avx512;
 mod tiles;
 
 pub(crate) use block::Product;
-pub(crate) use isa::{Kernel, Session};
+pub(crate) use isa::Kernel;
+pub(crate) use packed::{Lanes, Matrix, TILE};
 pub(crate) use rows::{Normalise, PackValues, Scatter, Softmax, Sums, Tiles};
 pub(crate) use simd::BLOCK;
-pub(crate) use packed::{Lanes, Matrix, TILE};
 pub(crate) use team::{Barrier, Team};
 
 pub use isa::{Isa, Precision};
 pub use matmul::{Backend, Operand, matmul_bf16, matmul_bf16_on, matmul_f32, matmul_f64};
+pub use peak::peak;
 
 /// Sum of products of two vectors (the shorter one counts), f32. The same bits on every machine.
 pub fn dot(a: &[f32], b: &[f32]) -> f32 {

@@ -179,7 +179,8 @@ pub(super) unsafe fn product(p: &Product) {
         match (p.rows > SIDE, p.blocks > 1) {
             (true, true) => {
                 sums::<true, true>(p, Sums::Begin);
-                multiply_along!(p,
+                multiply_along!(
+                    p,
                     "tileloadd tmm6, [{b} + {b_row}]",
                     "tileloadd tmm4, [{a0} + {row}]",
                     "tdpbf16ps tmm0, tmm4, tmm6",
@@ -193,7 +194,8 @@ pub(super) unsafe fn product(p: &Product) {
             }
             (true, false) => {
                 sums::<true, false>(p, Sums::Begin);
-                multiply_along!(p,
+                multiply_along!(
+                    p,
                     "tileloadd tmm6, [{b} + {b_row}]",
                     "tileloadd tmm4, [{a0} + {row}]",
                     "tdpbf16ps tmm0, tmm4, tmm6",
@@ -204,7 +206,8 @@ pub(super) unsafe fn product(p: &Product) {
             }
             (false, true) => {
                 sums::<false, true>(p, Sums::Begin);
-                multiply_along!(p,
+                multiply_along!(
+                    p,
                     "tileloadd tmm4, [{a0} + {row}]",
                     "tileloadd tmm6, [{b} + {b_row}]",
                     "tdpbf16ps tmm0, tmm4, tmm6",
@@ -215,7 +218,8 @@ pub(super) unsafe fn product(p: &Product) {
             }
             (false, false) => {
                 sums::<false, false>(p, Sums::Begin);
-                multiply_along!(p,
+                multiply_along!(
+                    p,
                     "tileloadd tmm4, [{a0} + {row}]",
                     "tileloadd tmm6, [{b} + {b_row}]",
                     "tdpbf16ps tmm0, tmm4, tmm6",

@@ -3,6 +3,7 @@
 //! The left factor is a matrix of tiles of 16 rows x 16 lanes, a row of tiles after the other; the
 //! right one a panel whose row k holds lane k of 16, 32 or 48 columns side by side. The result is
 //! f32, as column blocks of 16.
+#![expect(unsafe_code, reason = "the innermost loops read and write by pointers")]
 
 use super::simd::{BLOCK, Format, Simd};
 

@@ -4,7 +4,11 @@
 //! # Safety
 //! Every function needs a processor with `S` and arguments that describe memory which may be read
 //! and written as their documents say. Widths are multiples of 16.
-#![expect(unsafe_op_in_unsafe_fn, reason = "every line is pointer work under the module's contract")]
+#![expect(unsafe_code, reason = "the inner loops read and write by pointers")]
+#![expect(
+    unsafe_op_in_unsafe_fn,
+    reason = "every line is pointer work under the module's contract"
+)]
 #![expect(clippy::missing_safety_doc, reason = "the module states what all functions need")]
 
 use super::simd::{BLOCK, Format, Simd};
@@ -214,10 +218,8 @@ pub(crate) struct Scatter {
 pub(super) unsafe fn scatter<S: Simd, F: Format>(s: &Sums, t: &Scatter) {
     for row in 0..s.rows {
         let at = t.first + row;
-        let (from, to) = (
-            s.from.add(row * s.stride),
-            t.to.add(at / BLOCK * t.large + at % BLOCK * t.small),
-        );
+        let (from, to) =
+            (s.from.add(row * s.stride), t.to.add(at / BLOCK * t.large + at % BLOCK * t.small));
         for i in (0..BLOCK).step_by(S::LANES) {
             let x = S::add(S::load(from.add(i)), S::load(s.bias.add(i)));
             F::store::<S>(to.add(i / F::PER_LANE), x);

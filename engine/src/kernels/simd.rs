@@ -1,5 +1,6 @@
 //! Vectors of f32 on three kinds of processor: one trait, written once per instruction set, so that
 //! everything above it is written once.
+#![expect(unsafe_code, reason = "instructions and pointers have no safe form")]
 
 #[cfg(target_arch = "x86_64")]
 pub(super) mod avx2;

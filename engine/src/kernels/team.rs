@@ -230,10 +230,12 @@ mod tests {
     fn a_panic_comes_back_and_the_team_goes_on() {
         let team = Team::new(3);
         let barrier = team.barrier(3);
-        let run = || team.run(&|index| {
-            assert!(index != 1, "as planned");
-            barrier.wait();
-        });
+        let run = || {
+            team.run(&|index| {
+                assert!(index != 1, "as planned");
+                barrier.wait();
+            })
+        };
         assert!(catch_unwind(AssertUnwindSafe(run)).is_err());
         let count = AtomicUsize::new(0);
         team.run(&|_| {

@@ -5,10 +5,11 @@
 //! the reference and the way to other devices.
 //!
 //! Files: `weights` packs, `workspace` holds what a pass writes, `pass` is the pass, `attention`
-//! its attention.
+//! its attention, `stages` says where the time went.
 
 mod attention;
 mod pass;
+mod stages;
 #[cfg(test)]
 pub(crate) mod tests;
 mod weights;
@@ -17,8 +18,10 @@ mod workspace;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use self::pass::{Grid, Pass};
+use self::stages::Stages;
 use self::weights::Packed;
 use self::workspace::{Shape, Workspace};
 use super::config::{PATCH_SIZE, PosEmbedRule, VitConfig};
@@ -63,6 +66,7 @@ pub(crate) struct CpuVit {
     tables: Mutex<HashMap<(usize, usize), Arc<Vec<f32>>>>,
     /// Workspaces not in use.
     spare: Mutex<Vec<Workspace>>,
+    stages: Stages,
 }
 
 impl std::fmt::Debug for CpuVit {
@@ -115,12 +119,23 @@ impl CpuVit {
             kernel,
             tables: Mutex::default(),
             spare: Mutex::default(),
+            stages: Stages::default(),
         }))
+    }
+
+    /// Shape of the backbone.
+    pub(crate) fn config(&self) -> &VitConfig {
+        &self.config
     }
 
     /// Instructions in use.
     pub(crate) fn isa(&self) -> Isa {
         self.isa
+    }
+
+    /// Time spent in each stage since the model was loaded, by name, over all threads.
+    pub(crate) fn stages(&self) -> Vec<(&'static str, Duration)> {
+        self.stages.times()
     }
 
     /// Bytes of packed weights.
@@ -183,6 +198,7 @@ impl CpuVit {
             wanted,
             out: out.at(first * per_image),
             layer_stride,
+            stages: &self.stages,
         };
         let shape = |images: usize, parts: usize| {
             Shape::new(&self.config, self.kernel, &self.packed, images, tokens, parts)

@@ -2,9 +2,9 @@
 
 use super::super::block::{self, Product};
 use super::super::rows::{self, Normalise, PackValues, Scatter, Softmax, Sums, Tiles};
+use super::super::simd::{Bf16, F32, Format, Portable, Simd};
 #[cfg(target_arch = "x86_64")]
 use super::super::simd::{avx2::Avx2, avx512::Avx512, avx512::Avx512Bf16};
-use super::super::simd::{Bf16, F32, Format, Portable, Simd};
 use super::Kernel;
 
 /// A module with the functions of one table and the table, `KERNEL`.

@@ -12,10 +12,11 @@ use std::ops::Range;
 use super::super::config::{FfnKind, PATCH_SIZE, VitConfig};
 use super::Tokens;
 use super::attention::Attention;
+use super::stages::{Clock, Stage, Stages};
 use super::weights::{Block, Packed};
 use super::workspace::{Own, PAIR, PATCH_VALUES, Pointers, Shape};
-use crate::kernels::{BLOCK, Barrier, Kernel, Matrix, Normalise, Product, Scatter, Sums, Tiles};
 use crate::kernels::elementwise;
+use crate::kernels::{BLOCK, Barrier, Kernel, Matrix, Normalise, Product, Scatter, Sums, Tiles};
 use crate::vit::config::LAYER_NORM_EPS;
 
 /// Fewest rows of a part.
@@ -86,6 +87,7 @@ pub(super) struct Pass<'a> {
     pub(super) out: *mut f32,
     /// Values from a layer's result to the next's.
     pub(super) layer_stride: usize,
+    pub(super) stages: &'a Stages,
 }
 
 /// Rows that are taken through a block together: of the residual stream, and where attention left
@@ -101,23 +103,29 @@ impl Pass<'_> {
     /// This thread's share of the pass.
     pub(super) fn run(&self, shape: &Shape, buffers: &Pointers, grid: &Grid<'_>) {
         let own = buffers.own(grid.index);
+        let mut clock = self.stages.clock();
         let last = self.layers.iter().max().copied().unwrap_or(0);
         let part = shape.part(grid.part);
         let starts = || part.clone().step_by(shape.block_rows);
         for start in starts() {
             let rows = start..part.end.min(start + shape.block_rows);
             self.embed(shape, buffers, grid, &own, rows.clone());
+            clock.lap(Stage::Patches);
             self.attention_input(shape, buffers, grid, &own, &self.packed.blocks[0], rows);
+            clock.lap(Stage::Qkv);
             grid.rows.wait();
         }
         for (index, block) in self.packed.blocks.iter().enumerate().take(last + 1) {
             let cls_only = self.wanted == Tokens::Cls && index == last;
             grid.whole.wait();
+            clock.lap(Stage::Wait);
             let queries = if cls_only { 1 } else { self.tokens };
             Attention { kernel: self.kernel, shape, buffers, own: &own }.run(grid, queries);
+            clock.lap(Stage::Attention);
             grid.whole.wait();
+            clock.lap(Stage::Wait);
             if cls_only {
-                self.finish_cls(shape, buffers, grid.joined(), &own, block);
+                self.finish_cls(shape, buffers, grid.joined(), (&own, &mut clock), block);
                 break;
             }
             for start in starts() {
@@ -128,16 +136,18 @@ impl Pass<'_> {
                     mixed: buffers.mixed(grid.part).wrapping_add(local * shape.depth * BLOCK),
                     count: rows.len(),
                 };
-                self.through_block(shape, buffers, grid, &own, block, taken);
+                self.through_block(shape, buffers, grid, (&own, &mut clock), block, taken);
                 for (at, _) in self.layers.iter().enumerate().filter(|&(_, &l)| l == index) {
                     for row in grid.share(rows.len()) {
                         let to = at * self.layer_stride + (start + row) * shape.width;
                         self.final_norm(shape, buffers.x(shape, start + row), to);
                     }
                 }
+                clock.lap(Stage::Norm);
                 if index < last {
                     let next = &self.packed.blocks[index + 1];
                     self.attention_input(shape, buffers, grid, &own, next, rows);
+                    clock.lap(Stage::Qkv);
                 }
             }
         }
@@ -244,7 +254,7 @@ impl Pass<'_> {
         shape: &Shape,
         buffers: &Pointers,
         grid: &Grid<'_>,
-        own: &Own,
+        (own, clock): (&Own, &mut Clock<'_>),
         block: &Block,
         rows: Rows,
     ) {
@@ -256,6 +266,7 @@ impl Pass<'_> {
         };
         self.product(own, grid, rows.mixed, rows.count, &block.proj, &mut { add });
         grid.rows.wait();
+        clock.lap(Stage::Projection);
         let normed = buffers.normed(grid.part);
         self.normalise(shape, grid, rows.x, rows.count, normed);
         grid.rows.wait();
@@ -274,8 +285,10 @@ impl Pass<'_> {
             }
         });
         grid.rows.wait();
+        clock.lap(Stage::Up);
         self.product(own, grid, hidden, rows.count, &block.down, &mut { add });
         grid.rows.wait();
+        clock.lap(Stage::Down);
     }
 
     /// The last block for CLS alone: one row an image, gathered behind the residual stream.
@@ -284,7 +297,7 @@ impl Pass<'_> {
         shape: &Shape,
         buffers: &Pointers,
         grid: Grid<'_>,
-        own: &Own,
+        (own, clock): (&Own, &mut Clock<'_>),
         block: &Block,
     ) {
         let gathered = |image: usize| buffers.x(shape, shape.rows + image);
@@ -298,10 +311,11 @@ impl Pass<'_> {
             let count = (shape.images - start).min(shape.block_rows);
             let mixed = buffers.mixed(0).wrapping_add(start * shape.depth * BLOCK);
             let rows = Rows { x: gathered(start), mixed, count };
-            self.through_block(shape, buffers, &grid, own, block, rows);
+            self.through_block(shape, buffers, &grid, (own, &mut *clock), block, rows);
             for row in grid.share(count) {
                 self.final_norm(shape, gathered(start + row), (start + row) * shape.width);
             }
+            clock.lap(Stage::Norm);
         }
     }
 

@@ -65,8 +65,7 @@ impl Drawn {
 
     pub(crate) fn load(&self, config: &VitConfig, isa: Isa, precision: Precision) -> CpuVit {
         let values = |name: &str| Ok::<_, Infallible>(self.0[name].clone());
-        let Ok(model) =
-            CpuVit::load(config, PosEmbedRule::Published, isa, precision, &values);
+        let Ok(model) = CpuVit::load(config, PosEmbedRule::Published, isa, precision, &values);
         model.expect("an instruction set that is there, and a shape that fits")
     }
 
@@ -118,7 +117,8 @@ impl Drawn {
                 let (top, left) = (patch / columns * PATCH_SIZE, patch % columns * PATCH_SIZE);
                 (0..3 * PATCH_SIZE * PATCH_SIZE)
                     .map(|i| {
-                        let (channel, y, x) = (i / 196, i / PATCH_SIZE % PATCH_SIZE, i % PATCH_SIZE);
+                        let (channel, y, x) =
+                            (i / 196, i / PATCH_SIZE % PATCH_SIZE, i % PATCH_SIZE);
                         f64::from(image[(channel * height + top + y) * width + left + x])
                     })
                     .collect()
@@ -213,7 +213,13 @@ fn phi(x: f64) -> f64 {
         n += 1.0;
     }
     let value = 0.5 + sum * (-0.5 * x * x).exp() / (2.0 * std::f64::consts::PI).sqrt();
-    if x > 8.0 { 1.0 } else if x < -8.0 { 0.0 } else { value }
+    if x > 8.0 {
+        1.0
+    } else if x < -8.0 {
+        0.0
+    } else {
+        value
+    }
 }
 
 pub(crate) fn shape(dim: usize, depth: usize, ffn: FfnKind, registers: usize) -> VitConfig {
