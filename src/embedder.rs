@@ -43,6 +43,8 @@ pub fn for_collection(
         pooling: manifest.model.pooling,
         pos_embed: manifest.model.pos_embed,
         icc: manifest.model.icc,
+        precision: manifest.model.precision,
+        isa: None,
     });
     let source = settings.model.as_ref().or(manifest.model_source.as_ref());
     let source = source.ok_or_else(|| {
