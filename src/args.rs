@@ -7,8 +7,10 @@ mod dedup;
 mod export;
 mod index;
 mod input;
+mod key;
 mod probe;
 mod search;
+mod serve;
 mod ssl;
 
 use std::path::PathBuf;
@@ -29,8 +31,10 @@ pub use self::export::{
 };
 pub use self::index::IndexArgs;
 pub use self::input::InputArgs;
+pub use self::key::{KeyCommand, KeyCreateArgs, RoleArg};
 pub use self::probe::{EvalLinearArgs, FitArgs, LabelArgs, MethodArg, ProbeArgs, ScaleArg, YesNo};
 pub use self::search::{ScoringArg, SearchArgs};
+pub use self::serve::ServeArgs;
 pub use self::ssl::{ArchArg, BackboneArgs, CentringArg, SslArgs};
 
 /// Visual search on frozen DINOv2 features: index folders of pictures, find a picture's kin.
@@ -83,6 +87,8 @@ pub enum Command {
     Index(IndexArgs),
     /// Find the pictures most similar to one
     Search(Box<SearchArgs>),
+    /// Search in the browser and over HTTP: the page, the API, indexing in the background
+    Serve(Box<ServeArgs>),
     /// Give every image of a collection the class that a head finds in it
     Label(LabelArgs),
     /// Grow a dataset out of a pool from examples, without duplicates and without leaks
@@ -105,6 +111,9 @@ pub enum Command {
     /// Measure speed on this machine
     #[command(subcommand)]
     Bench(BenchCommand),
+    /// Make and end keys for `akin serve`
+    #[command(subcommand)]
+    Key(KeyCommand),
     /// Look at collections and take care of them
     #[command(subcommand)]
     Collection(CollectionCommand),

@@ -38,20 +38,42 @@ pub fn for_collection(
             manifest.model.name
         )));
     }
-    let options = input.is_default().then(|| ModelOptions {
-        preprocess: manifest.model.preprocess.clone(),
-        pooling: manifest.model.pooling,
-        pos_embed: manifest.model.pos_embed,
-        icc: manifest.model.icc,
-        precision: manifest.model.precision,
-        isa: None,
-    });
+    let options = input.is_default().then(|| options_of(manifest));
     let source = settings.model.as_ref().or(manifest.model_source.as_ref());
     let source = source.ok_or_else(|| {
         let name = &manifest.model.name;
         Failure::Usage(format!("name the model this collection was made with ({name}): --model"))
     })?;
     load(settings, source, input, options)
+}
+
+/// Opens a model by its name, with its own input settings.
+pub fn open_named(settings: &Settings, name: &str) -> Outcome<Opened> {
+    load(settings, name, &InputArgs::NONE, None)
+}
+
+/// Opens the model that a collection remembers, or that of `--model` where it remembers none: one
+/// server has collections of several models.
+pub fn for_serving(settings: &Settings, manifest: &Manifest) -> Outcome<Opened> {
+    let source = manifest.model_source.as_ref().or(settings.model.as_ref());
+    let source = source.ok_or_else(|| {
+        let name = &manifest.model.name;
+        Failure::Usage(format!("name the model this collection was made with ({name}): --model"))
+    })?;
+    load(settings, source, &InputArgs::NONE, Some(options_of(manifest)))
+}
+
+/// The settings that a collection's vectors were made with.
+fn options_of(manifest: &Manifest) -> ModelOptions {
+    let model = &manifest.model;
+    ModelOptions {
+        preprocess: model.preprocess.clone(),
+        pooling: model.pooling,
+        pos_embed: model.pos_embed,
+        icc: model.icc,
+        precision: model.precision,
+        isa: None,
+    }
 }
 
 /// Opens the model that a collection is to have from now on: that of `--model`, with its own

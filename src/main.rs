@@ -13,13 +13,13 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::args::{Cli, Command};
+use crate::args::{Cli, Command, GlobalArgs};
 use crate::outcome::{Outcome, exit_code};
 use crate::settings::Settings;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    start_logging(cli.global.verbose);
+    start_logging(&cli);
     exit_code(run(cli))
 }
 
@@ -30,6 +30,7 @@ fn run(cli: Cli) -> Outcome {
         Command::Demo(args) => commands::demo::run(&settings, &args),
         Command::Index(args) => commands::index::run(&settings, &args),
         Command::Search(args) => commands::search::run(&settings, &args),
+        Command::Serve(args) => commands::serve::run(settings, &args),
         Command::Label(args) => commands::label::run(&settings, &args),
         Command::Curate(args) => commands::curate::run(&settings, &args),
         Command::Export(args) => commands::export::run(&settings, &args),
@@ -39,18 +40,26 @@ fn run(cli: Cli) -> Outcome {
         Command::Train(command) => commands::train::run(&settings, &command),
         Command::Model(command) => commands::model::run(&settings, &command),
         Command::Bench(command) => commands::bench::run(&settings, &command),
+        Command::Key(command) => commands::key::run(&settings, &command),
         Command::Collection(command) => commands::collection::run(&settings, &command),
     }
 }
 
-fn start_logging(verbose: u8) {
+fn start_logging(cli: &Cli) {
+    let GlobalArgs { verbose, quiet, json, .. } = cli.global;
+    let serves = matches!(cli.command, Command::Serve(_));
     let level = match verbose {
+        // A server that says nothing for hours cannot be told from one that hangs.
+        0 if serves && !quiet => "warn,akin=info,web=info,indexer=info",
         0 => "warn",
-        1 => "warn,akin=debug,engine=debug,indexer=debug",
+        1 => "warn,akin=debug,engine=debug,indexer=debug,web=debug",
         _ => "debug",
     };
-    tracing_subscriber::fmt()
+    let log = tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::new(level))
-        .with_writer(std::io::stderr)
-        .init();
+        .with_writer(std::io::stderr);
+    match serves && json {
+        true => log.json().init(),
+        false => log.init(),
+    }
 }

@@ -6,12 +6,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use indexer::pipeline::Skipped;
 use indexer::{Progress, Step};
 use indicatif::{ProgressBar, ProgressStyle};
+use tokio::sync::Notify;
 
 use crate::outcome::{Failure, Outcome, note};
 use crate::settings::Settings;
 
 /// Set by the first Ctrl-C; long work ends at the next safe point.
 pub static CANCELLED: AtomicBool = AtomicBool::new(false);
+
+/// Tells who waits for [`CANCELLED`] without asking again and again.
+static TOLD: Notify = Notify::const_new();
 
 /// Installs the handler: the first Ctrl-C asks, the second ends the process.
 pub fn catch_ctrl_c() -> Outcome<()> {
@@ -20,9 +24,21 @@ pub fn catch_ctrl_c() -> Outcome<()> {
             #[expect(clippy::exit, reason = "the user insists; the collection bears it")]
             std::process::exit(130);
         }
+        TOLD.notify_waiters();
         note("stopping; once more to stop at once");
     });
     result.map_err(|error| Failure::Failed(format!("cannot catch Ctrl-C: {error}")))
+}
+
+/// Completes with the first Ctrl-C.
+pub async fn cancelled() {
+    let told = TOLD.notified();
+    let mut told = std::pin::pin!(told);
+    // From here on it is told; what came before is seen.
+    told.as_mut().enable();
+    if !CANCELLED.load(Ordering::Relaxed) {
+        told.await;
+    }
 }
 
 /// A count of files with rate, remaining time and failures; invisible without a terminal.

@@ -119,6 +119,11 @@ pub trait Embedder: Send + Sync {
     /// A failed computation or an output that is no embedding; the whole batch is lost.
     fn embed(&self, batch: &[Pixels]) -> Result<Vec<Embedding>>;
 
+    /// The model as one whose patch tokens can be read; a test double has none.
+    fn with_patches(&self) -> Option<&DinoEmbedder> {
+        None
+    }
+
     /// How pictures for this model are decoded, within the default limits.
     fn decode_options(&self) -> DecodeOptions {
         DecodeOptions { icc: self.identity().icc, ..DecodeOptions::default() }
@@ -289,6 +294,10 @@ impl From<Embedding> for DenseEmbedding {
 }
 
 impl Embedder for DinoEmbedder {
+    fn with_patches(&self) -> Option<&DinoEmbedder> {
+        Some(self)
+    }
+
     fn identity(&self) -> &ModelIdentity {
         &self.identity
     }

@@ -21,6 +21,7 @@ mod postings;
 mod format_1;
 mod audit;
 mod recent;
+mod values;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -37,6 +38,7 @@ pub(crate) use self::format_1::Format1;
 pub(crate) use self::pending::Pending;
 pub use self::postings::{Scalar, TEXT_BYTES, ValueRange, scalars};
 use self::recent::Recent;
+pub use self::values::FieldValues;
 use crate::durable::sync_folder;
 use crate::error::{IndexerError, IoContext, Result};
 use crate::id::{ContentHash, ImageId};

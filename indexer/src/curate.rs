@@ -34,7 +34,7 @@ use self::manifest::ManifestLine;
 pub use self::output::{Retrieved, Rule};
 use self::result::Done;
 use self::review::Journal;
-pub use self::review::Verdict;
+pub use self::review::{Batch, Verdict};
 use self::run_folder::RunFolder;
 pub(crate) use self::run_folder::sha256;
 pub use self::run_folder::{Account, RUN_FORMAT, RunInfo, SetInfo, StepInfo};
@@ -283,6 +283,19 @@ impl Run {
     /// Every image of the pool, by id.
     pub fn rows(&self) -> &[LedgerRow] {
         &self.rows
+    }
+
+    /// What the finished run in a folder is, read without opening it.
+    ///
+    /// # Errors
+    /// The run is not finished, or `run.json` is damaged.
+    pub fn read_info(folder: &Path) -> Result<RunInfo> {
+        run_folder::read_info(folder)
+    }
+
+    /// Every batch of decisions, in the order in which they were made.
+    pub fn batches(&self) -> Vec<Batch> {
+        self.journal.batches()
     }
 
     /// An image by its id or its path.

@@ -5,6 +5,7 @@
 
 mod queue;
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -13,6 +14,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use self::queue::{Queue, Task};
 use crate::error::{IndexerError, Result};
+pub use crate::http::Resolver;
 use crate::http::{FetchFailure, Fetched, GuardOptions, Guarded};
 
 /// The user agent unless another is set.
@@ -46,6 +48,13 @@ pub struct FetchOptions {
     pub ignore_robots: bool,
     /// Connect also to addresses that are not on the public internet.
     pub allow_private: bool,
+    /// Connect also to these.
+    pub allowed: Vec<IpAddr>,
+    /// Take only what says that it is a picture, or does not say what it is; from no URL with a
+    /// password, and from no port of the system's other services.
+    pub pictures_only: bool,
+    /// Finds the addresses of hosts.
+    pub resolver: Resolver,
 }
 
 impl Default for FetchOptions {
@@ -62,6 +71,9 @@ impl Default for FetchOptions {
             user_agent: USER_AGENT.to_owned(),
             ignore_robots: false,
             allow_private: false,
+            allowed: Vec::new(),
+            pictures_only: false,
+            resolver: Resolver::default(),
         }
     }
 }
@@ -75,6 +87,9 @@ impl FetchOptions {
             user_agent: self.user_agent.clone(),
             ignore_robots: self.ignore_robots,
             allow_private: self.allow_private,
+            allowed: self.allowed.clone(),
+            pictures_only: self.pictures_only,
+            resolver: self.resolver.clone(),
         };
         Guarded::new(options).map_err(|reason| {
             IndexerError::InvalidRequest(format!("downloads cannot be set up: {reason}"))
@@ -103,7 +118,55 @@ pub(crate) fn fetch_one(url: &str, max_bytes: u64) -> Result<Vec<u8>, String> {
 fn once(client: &Guarded, url: &str, max_bytes: u64) -> Result<Vec<u8>, String> {
     match client.get(url, max_bytes, &AtomicBool::new(false)) {
         Ok(fetched) => Ok(fetched.body),
-        Err(FetchFailure::Final(reason) | FetchFailure::Passing { reason, .. }) => Err(reason),
+        Err(failure) => Err(failure.reason()),
+    }
+}
+
+/// Why a URL gave nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FetchError {
+    /// Nothing was asked of anybody: the URL, or one it redirects to, is none that is fetched.
+    #[error("{0}")]
+    Refused(String),
+    /// It has more bytes than allowed.
+    #[error("{0}")]
+    TooLarge(String),
+    /// The other side did not give it.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// Fetches URLs one by one, without further tries, for a program that goes on; any number of threads
+/// may use it.
+#[derive(Clone)]
+pub struct Client(Arc<Guarded>);
+
+impl Client {
+    /// A client with these options; those about many downloads have no effect.
+    ///
+    /// # Errors
+    /// There is no TLS on this system.
+    pub fn new(options: &FetchOptions) -> Result<Self> {
+        Ok(Self(Arc::new(options.client()?)))
+    }
+
+    /// The content of a URL, of at most `max_bytes`. Ends early, as a failure, once `stop` is set.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn get(&self, url: &str, max_bytes: u64, stop: &AtomicBool) -> Result<Vec<u8>, FetchError> {
+        match self.0.get(url, max_bytes, stop) {
+            Ok(fetched) => Ok(fetched.body),
+            Err(FetchFailure::Refused(reason)) => Err(FetchError::Refused(reason)),
+            Err(FetchFailure::TooLarge(reason)) => Err(FetchError::TooLarge(reason)),
+            Err(failure) => Err(FetchError::Failed(failure.reason())),
+        }
+    }
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").finish_non_exhaustive()
     }
 }
 
@@ -201,7 +264,7 @@ impl Shared {
                         Some(reason) => Err(reason),
                     }
                 }
-                Err(FetchFailure::Final(reason)) => Err(reason),
+                Err(failure) => Err(failure.reason()),
                 Ok(fetched) => Ok(fetched),
             };
             self.queue.done(&task.url);

@@ -13,6 +13,7 @@ use reqwest::header::{AUTHORIZATION, CONTENT_RANGE, HeaderMap, IF_RANGE, LOCATIO
 use reqwest::redirect::Policy;
 use reqwest::{NoProxy, Proxy, StatusCode, Url};
 
+pub use self::guarded::Resolver;
 pub(crate) use self::guarded::{FetchFailure, Fetched, GuardOptions, Guarded};
 
 /// How to reach the network.

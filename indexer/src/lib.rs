@@ -37,7 +37,7 @@ pub mod curate;
 pub mod export;
 pub mod gallery;
 
-pub use catalog::{Scalar, TEXT_BYTES, ValueRange, scalars};
+pub use catalog::{FieldValues, Scalar, TEXT_BYTES, ValueRange, scalars};
 pub use collection::{
     CheckReport, Collection, CollectionSummary, Collections, CompactReport, CreateOptions, Hit,
     Near, NewImage, Progress, Reader, ReindexOptions, ReindexReport, RemoveReport, RestoreOptions,
@@ -49,7 +49,7 @@ pub use id::{ContentHash, ImageId};
 pub use ingest::{
     HeldBack, IngestEvent, IngestOptions, IngestReport, ingest, ingest_embeddings, ingest_sources,
 };
-pub use locator::Locator;
+pub use locator::{Locator, LocatorKind};
 pub use manifest::{ANN_FROM, FORMAT_VERSION, Manifest};
 pub use record::{Failure, FileStamp, Known, Payload, Record, Seen, SeenKind};
 pub use vectors::Precision;

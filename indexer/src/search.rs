@@ -15,15 +15,19 @@ mod refine;
 mod cursor;
 mod page;
 mod response;
+mod count;
 pub mod crop;
 pub mod vector_file;
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use roaring::RoaringBitmap;
 
 use self::candidates::Candidates;
+pub use self::count::count_newest;
 use self::cursor::Cursor;
 use self::page::Page;
 use self::query::Query;
@@ -49,7 +53,7 @@ pub fn search(
     request: &SearchRequest,
     cache: Option<&FilterCache>,
 ) -> Result<SearchResponse> {
-    Ok(attempt(view, request, cache)?.0)
+    Ok(attempt(view, request, cache)?.response)
 }
 
 /// Searches the newest state, again when the collection changes under the search.
@@ -61,20 +65,49 @@ pub fn search_newest(
     request: &SearchRequest,
     cache: Option<&FilterCache>,
 ) -> Result<SearchResponse> {
-    for _ in 1..PATIENCE {
-        if let (response, true) = attempt(&reader.view(), request, cache)? {
-            return Ok(response);
-        }
-    }
-    search(&reader.view(), request, cache)
+    Ok(search_newest_timed(reader, request, cache)?.0)
 }
 
-/// A page, and whether it is whole.
-fn attempt(
-    view: &View,
+/// What the time of a search was spent on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SearchTook {
+    /// Choosing images: filter, graph or comparison of all, folding.
+    pub choosing: Duration,
+    /// Comparing the chosen exactly.
+    pub rescoring: Duration,
+    /// Reading records.
+    pub records: Duration,
+}
+
+/// [`search_newest`], and what its time was spent on.
+///
+/// # Errors
+/// As [`search`].
+pub fn search_newest_timed(
+    reader: &Reader,
     request: &SearchRequest,
     cache: Option<&FilterCache>,
-) -> Result<(SearchResponse, bool)> {
+) -> Result<(SearchResponse, SearchTook)> {
+    let mut left = PATIENCE;
+    loop {
+        left -= 1;
+        let Attempt { response, is_whole, took } = attempt(&reader.view(), request, cache)?;
+        if is_whole || left == 0 {
+            return Ok((response, took));
+        }
+    }
+}
+
+/// One try of a search.
+struct Attempt {
+    response: SearchResponse,
+    /// Whether no image changed under the search.
+    is_whole: bool,
+    took: SearchTook,
+}
+
+fn attempt(view: &View, request: &SearchRequest, cache: Option<&FilterCache>) -> Result<Attempt> {
+    let begun = Instant::now();
     request.check()?;
     let query = Query::of(view, request)?;
     let fingerprint = query.fingerprint(view, request);
@@ -95,6 +128,7 @@ fn attempt(
         min_similarity: request.min_similarity,
         left_out,
         exact: request.exact || start > 0 || request.diversity.is_some(),
+        rescoring: Cell::default(),
     };
     let page = Page::take(request, cursor.as_ref(), &candidates)?;
     let next_cursor = match &page.next {
@@ -104,10 +138,14 @@ fn attempt(
         },
         None => None,
     };
+    let (chosen, rescoring) = (begun.elapsed(), candidates.rescoring.get());
     let hits = response::hits(view, start, request.hide_duplicates.is_some(), &page.hits)?;
-    let whole = hits.len() == page.hits.len();
+    let is_whole = hits.len() == page.hits.len();
     let exact = candidates.exact || !view.is_approximate();
-    Ok((SearchResponse { hits, next_cursor, exact, sequence: view.sequence() }, whole))
+    let response = SearchResponse { hits, next_cursor, exact, sequence: view.sequence() };
+    let choosing = chosen.saturating_sub(rescoring);
+    let took = SearchTook { choosing, rescoring, records: begun.elapsed() - chosen };
+    Ok(Attempt { response, is_whole, took })
 }
 
 /// The rows to choose from; none means all. Later pages of a list stay with the images that were there

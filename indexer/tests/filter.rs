@@ -342,3 +342,99 @@ fn filters_over_a_collection_equal_the_plain_meaning() {
     let newer = collection.view();
     assert_eq!(cache.rows(&filter, &newer).expect("rows").len(), view.len() as u64 - 1);
 }
+
+#[test]
+fn values_of_a_field_are_counted_as_the_records_have_them() {
+    let mut lot = Lot(5);
+    let home = Home::new();
+    let mut collection = home.create("c", 1 << 40);
+    let mut ids = Vec::new();
+    for number in 0..300 {
+        let embedding = Embedding::normalised(vectors::vector(&mut lot)).expect("a direction");
+        let image = vectors::image(number, payloads::payload(&mut lot));
+        ids.push(collection.put(image, &embedding).expect("put"));
+    }
+    collection.commit().expect("commit");
+    // Of some images another payload, and some gone.
+    for id in ids.iter().step_by(7) {
+        let record = collection.record(*id).expect("record").expect("an image");
+        collection.set_payload(*id, record, payloads::payload(&mut lot)).expect("set");
+    }
+    for id in ids.iter().step_by(11) {
+        assert!(collection.remove(*id).expect("remove"));
+    }
+    collection.commit().expect("commit");
+    let view = collection.view();
+    for field in view.payload_fields(100).expect("fields") {
+        let mut counts: std::collections::BTreeMap<String, u64> = Default::default();
+        for image in view.images() {
+            let (_, record) = image.expect("an image");
+            let values = indexer::scalars(&record.payload);
+            let mut values: Vec<String> = values
+                .into_iter()
+                .filter(|(name, _)| *name == field)
+                .map(|(_, value)| match value {
+                    // -0 and 0 are one value.
+                    indexer::Scalar::Number(number) => format!("Number({:?})", number + 0.0),
+                    value => format!("{value:?}"),
+                })
+                .collect();
+            values.sort();
+            values.dedup();
+            values.into_iter().for_each(|value| *counts.entry(value).or_default() += 1);
+        }
+        let found = view.field_values(&field, usize::MAX, 1000).expect("values");
+        assert_eq!(found.distinct, Some(counts.len()), "{field}");
+        assert!(found.top.is_sorted_by(|a, b| a.1 >= b.1), "{field}");
+        for (value, count) in &found.top {
+            assert_eq!(counts.get(&format!("{value:?}")), Some(count), "{field} {value:?}");
+        }
+        let few = view.field_values(&field, 1, 1).expect("values");
+        assert!(few.top.len() <= 1 && (few.distinct.is_none() || counts.len() == 1), "{field}");
+    }
+}
+
+#[test]
+fn counting_agrees_with_searching() {
+    use indexer::search::{Example, Scoring, SearchRequest, count_newest, search_newest};
+    let mut lot = Lot(6);
+    let home = Home::new();
+    let mut collection = home.create("c", 1 << 40);
+    for number in 0..400 {
+        let embedding = Embedding::normalised(vectors::vector(&mut lot)).expect("a direction");
+        let image = vectors::image(number, payloads::payload(&mut lot));
+        collection.put(image, &embedding).expect("put");
+    }
+    collection.commit().expect("commit");
+    let (reader, cache) = (collection.reader(), FilterCache::default());
+    for round in 0..40 {
+        let id = |lot: &mut Lot| Example::Id(ImageId(lot.below(400)));
+        let request = SearchRequest {
+            positive: vec![id(&mut lot), Example::Vector(vectors::vector(&mut lot))],
+            negative: if round % 3 == 0 { vec![id(&mut lot)] } else { Vec::new() },
+            scoring: if round % 2 == 0 { Scoring::Average } else { Scoring::Best },
+            filter: (round % 4 < 2).then(|| filters::filter(&mut lot, 2)),
+            min_similarity: Some(lot.below(100) as f32 / 100.0),
+            include_examples: Some(round % 5 == 0),
+            exclude: vec![ImageId(3), ImageId(5000)],
+            k: 1000,
+            ..SearchRequest::default()
+        };
+        // The same image on both sides is refused by both.
+        let Ok(found) = search_newest(&reader, &request, None) else {
+            assert!(count_newest(&reader, &request, Some(&cache)).is_err());
+            continue;
+        };
+        let counted = count_newest(&reader, &request, Some(&cache)).expect("counts");
+        assert_eq!(counted, found.hits.len() as u64, "{request:?}");
+        let all = SearchRequest { positive: Vec::new(), negative: Vec::new(), ..request.clone() };
+        let passing = match &request.filter {
+            Some(filter) => filter.rows(&collection.view()).expect("rows").len(),
+            None => 400,
+        };
+        let excluded = SearchRequest { exclude: Vec::new(), ..all.clone() };
+        assert_eq!(count_newest(&reader, &excluded, None).expect("counts"), passing);
+        let less = passing - count_newest(&reader, &all, None).expect("counts");
+        assert!(less <= 1);
+    }
+}

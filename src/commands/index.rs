@@ -164,6 +164,11 @@ pub fn open_or_create(
     Ok((open_with(settings, name, &opened)?, opened))
 }
 
+/// A new collection for the model of the settings.
+pub fn create(settings: &Settings, name: &str, input: &InputArgs) -> Outcome<Collection> {
+    open_with(settings, name, &embedder::open(settings, input)?)
+}
+
 /// A collection made with this model, new if there is none.
 pub fn open_with(settings: &Settings, name: &str, opened: &Opened) -> Outcome<Collection> {
     let collections = Collections::new(&settings.home);

@@ -1,48 +1,83 @@
-//! HTTP over a collection.
+//! Collections over HTTP: the API under `/api/v1`, the page, and what operators ask.
 //!
-//! So far only what an operator asks first: whether the process lives.
+//! Modules are listed in the order in which a request meets them; a file uses only those above it.
+//! [`app`] makes the routes, [`serve`] answers with them. All requests share an [`AppState`], which has
+//! the collections open: this process is their one writer, and searches go on beside it.
+
+mod random;
+pub mod request_id;
+pub mod problem;
+pub mod clock;
+pub mod keys;
+pub mod tls;
+mod idempotency;
+pub mod guard;
+pub mod remote;
+pub mod options;
+pub mod models;
+pub mod shelf;
+mod workers;
+pub mod metrics;
+pub mod device;
+mod queries;
+mod thumbnails;
+mod trial;
+mod audit;
+pub mod jobs;
+mod reports;
+mod runs;
+pub mod state;
+mod examples;
+mod likeness;
+mod searching;
+mod extract;
+mod form;
+mod items;
+mod uploads;
+mod routes;
+mod access_log;
+mod layers;
+#[cfg(test)]
+mod testing;
 
 use std::future::Future;
 
 use axum::Router;
-use axum::routing::get;
 use tokio::net::TcpListener;
 
-/// All routes.
-pub fn app() -> Router {
-    Router::new().route("/livez", get(async || "ok\n"))
+use crate::guard::connections::Connections;
+pub use crate::models::{Model, ModelSource, NamedModel};
+pub use crate::options::Options;
+pub use crate::shelf::Which;
+pub use crate::state::{AppState, Config};
+
+/// All routes, with everything around them.
+pub fn app(state: AppState) -> Router {
+    let (routes, _document) = routes::all(&state);
+    layers::around(routes, &state)
 }
 
-/// Serves until `shutdown` completes; requests under way are finished.
+/// Serves until `shutdown` completes. From then on no connection is taken, and every request that was
+/// is answered.
 ///
 /// # Errors
 /// The listener failed.
 pub async fn serve(
     listener: TcpListener,
+    state: AppState,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    axum::serve(listener, app()).with_graceful_shutdown(shutdown).await
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
-    #[tokio::test]
-    async fn it_answers_and_ends_when_told() -> std::io::Result<()> {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let address = listener.local_addr()?;
-        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-        let server = tokio::spawn(serve(listener, async {
-            let _ = stopped.await;
-        }));
-        let mut stream = tokio::net::TcpStream::connect(address).await?;
-        stream.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await?;
-        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("ok\n"), "{answer}");
-        let _ = stop.send(());
-        server.await?
-    }
+    let ending = state.clone();
+    let shutdown = async move {
+        shutdown.await;
+        ending.drain();
+    };
+    let guard::Settings { limits, tls, .. } = state.options.access.clone();
+    let drain = state.options.drain;
+    let limits = guard::Limits { drain, ..limits };
+    let jobs = state.jobs.clone();
+    tokio::spawn(state.clone().keep_auditing());
+    Connections { limits, tls }.serve(listener, app(state), shutdown).await?;
+    jobs.end(drain).await;
+    Ok(())
 }

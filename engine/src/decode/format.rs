@@ -124,7 +124,7 @@ impl Format {
     ///
     /// # Errors
     /// `Empty`; `UnsupportedFormat` for pictures that no build decodes; `UnknownFormat` else.
-    pub(super) fn sniff(bytes: &[u8]) -> Result<Self, DecodeError> {
+    pub fn sniff(bytes: &[u8]) -> Result<Self, DecodeError> {
         if bytes.is_empty() {
             return Err(DecodeError::Empty);
         }

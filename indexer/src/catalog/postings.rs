@@ -141,6 +141,33 @@ pub(super) fn field_of(key: &[u8]) -> Option<String> {
     None
 }
 
+/// The value in a key with its page; `None` for a text of which the key has only a part.
+pub(super) fn value_of(key: &[u8]) -> Option<Scalar> {
+    let start = key.windows(2).position(|pair| pair == [0, 0])? + 2;
+    let (&tag, value) = key.get(start..key.len().checked_sub(4)?)?.split_first()?;
+    match tag {
+        1 => Some(Scalar::Bool(*value.first()? != 0)),
+        2 => {
+            let flipped = u64::from_be_bytes(*value.first_chunk::<8>()?);
+            let bits = if flipped >> 63 == 1 { flipped & !(1 << 63) } else { !flipped };
+            Some(Scalar::Number(f64::from_bits(bits)))
+        }
+        3 => {
+            let escaped = value.strip_suffix(&[0, 0])?;
+            let mut text = Vec::with_capacity(escaped.len());
+            let mut bytes = escaped.iter();
+            while let Some(&byte) = bytes.next() {
+                text.push(byte);
+                if byte == 0 && bytes.next() != Some(&0xFF) {
+                    return None;
+                }
+            }
+            String::from_utf8(text).ok().map(Scalar::Text)
+        }
+        _ => None,
+    }
+}
+
 /// The keys that hold a field's wanted values.
 pub(super) fn key_range(field: &str, range: &ValueRange) -> Result<Range<Vec<u8>>> {
     let field = field_key(field);
@@ -259,6 +286,27 @@ mod tests {
         let texts = ["", "\0", "\0\0", "\0a", "a", "a\0", "aa", &long, &format!("{long}b"), "b"];
         let keys: Vec<_> = texts.map(|text| key(Scalar::Text(text.to_owned()))).into();
         assert!(keys.is_sorted_by(|a, b| a < b));
+    }
+
+    #[test]
+    fn values_come_back_from_keys() {
+        let texts =
+            ["", "a", "\0", "\0\u{ff}", "a\0b", "häschen"].map(|text| Scalar::Text(text.into()));
+        let numbers = [f64::MIN, -1.5, 0.0, 1e-300, 7.0, 1e300].map(Scalar::Number);
+        let flags = [Scalar::Bool(false), Scalar::Bool(true)];
+        for scalar in texts.into_iter().chain(numbers).chain(flags) {
+            for field in ["a", "x\0y", ""] {
+                let mut key = field_key(field);
+                scalar.encode(&mut key);
+                // A page with zeros, and one of ends of texts.
+                for page in [0, 0x0000_0100, u32::MAX] {
+                    assert_eq!(value_of(&paged(&key, page)), Some(scalar.clone()), "{field:?}");
+                }
+            }
+        }
+        let mut key = field_key("a");
+        Scalar::Text("b".repeat(TEXT_BYTES + 1)).encode(&mut key);
+        assert_eq!(value_of(&paged(&key, 3)), None);
     }
 
     #[test]

@@ -2,13 +2,14 @@
 
 use std::borrow::Cow;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use engine::{Embedding, ModelIdentity};
 use roaring::RoaringBitmap;
 
 use super::{describe, layout::Lock};
 use crate::ann::{Candidate, Layers, Neighbour, exact};
-use crate::catalog::{Catalog, ValueRange};
+use crate::catalog::{Catalog, FieldValues, ValueRange};
 use crate::error::{IndexerError, Result};
 use crate::id::{ContentHash, ImageId};
 use crate::manifest::Manifest;
@@ -162,15 +163,26 @@ impl View {
         k: usize,
         among: Option<&RoaringBitmap>,
     ) -> Result<Vec<Near>> {
+        self.nearest_timed(query, k, among, &mut Duration::default())
+    }
+
+    /// [`nearest`](Self::nearest), which adds the time spent on exact comparisons of the chosen.
+    pub(crate) fn nearest_timed(
+        &self,
+        query: &[f32],
+        k: usize,
+        among: Option<&RoaringBitmap>,
+        rescoring: &mut Duration,
+    ) -> Result<Vec<Near>> {
         self.check(query, k)?;
         let pool = &*self.pool(among);
         let k = k.min(pool.len() as usize);
-        let Some(layers) = &self.layers else { return self.best(pool, query, k) };
+        let Some(layers) = &self.layers else { return self.best(pool, query, k, rescoring) };
         let wanted = k.saturating_mul(OVERFETCH);
         let selective = among.is_some()
             && (pool.len() <= EXACT_UNTIL || pool.len() < self.alive.len() / SELECTIVE);
         if selective || wanted as u64 > pool.len() / 8 {
-            return self.best(pool, query, k);
+            return self.best(pool, query, k, rescoring);
         }
         let accept = |row: u32| pool.contains(row);
         let mut found = match among {
@@ -188,7 +200,7 @@ impl View {
             // Most rows near the query have been replaced: look past them.
             found = layers.candidates(query, wanted, Some(&accept))?;
             if !survive(&mut found) {
-                return self.best(pool, query, k);
+                return self.best(pool, query, k, rescoring);
             }
         }
         if self.rows.len() > layers.rows() || !layers.loose().is_empty() {
@@ -202,7 +214,10 @@ impl View {
             );
             survive(&mut found);
         }
-        self.best_of(found, query, k)
+        let start = Instant::now();
+        let near = self.best_of(found, query, k);
+        *rescoring += start.elapsed();
+        near
     }
 
     /// [`nearest`](Self::nearest) without HNSW: every image is compared.
@@ -215,9 +230,20 @@ impl View {
         k: usize,
         among: Option<&RoaringBitmap>,
     ) -> Result<Vec<Near>> {
+        self.nearest_exact_timed(query, k, among, &mut Duration::default())
+    }
+
+    /// [`nearest_exact`](Self::nearest_exact), timed as [`nearest_timed`](Self::nearest_timed) is.
+    pub(crate) fn nearest_exact_timed(
+        &self,
+        query: &[f32],
+        k: usize,
+        among: Option<&RoaringBitmap>,
+        rescoring: &mut Duration,
+    ) -> Result<Vec<Near>> {
         self.check(query, k)?;
         let pool = &*self.pool(among);
-        self.best(pool, query, k.min(pool.len() as usize))
+        self.best(pool, query, k.min(pool.len() as usize), rescoring)
     }
 
     fn check(&self, query: &[f32], k: usize) -> Result<()> {
@@ -247,13 +273,21 @@ impl View {
     }
 
     /// The best of `rows`, compared exactly and read through their checksums.
-    fn best(&self, rows: &RoaringBitmap, query: &[f32], k: usize) -> Result<Vec<Near>> {
+    fn best(
+        &self,
+        rows: &RoaringBitmap,
+        query: &[f32],
+        k: usize,
+        rescoring: &mut Duration,
+    ) -> Result<Vec<Near>> {
         let best = exact(&self.rows, rows, query, k)?;
+        let start = Instant::now();
         // Read again through the checksum: a damaged vector is named, never served.
         let rows: Vec<u32> = best.into_iter().map(|Neighbour { row, .. }| row).collect();
         let mut near = Vec::with_capacity(rows.len());
         self.scored(&rows, query, &mut near)?;
         sort(&mut near);
+        *rescoring += start.elapsed();
         Ok(near)
     }
 
@@ -330,7 +364,12 @@ impl View {
 
     /// Every image, by ascending id. Images changed meanwhile may come in their new state.
     pub fn images(&self) -> impl Iterator<Item = Result<(ImageId, Record)>> {
-        self.catalog.images_from(ImageId(0))
+        self.images_from(ImageId(0))
+    }
+
+    /// Every image from an id on, as [`images`](Self::images) gives them.
+    pub fn images_from(&self, first: ImageId) -> impl Iterator<Item = Result<(ImageId, Record)>> {
+        self.catalog.images_from(first)
     }
 
     /// Every file that was skipped and that looks like a picture, by path.
@@ -357,6 +396,15 @@ impl View {
     /// The catalog cannot be read.
     pub fn payload_fields(&self, limit: usize) -> Result<Vec<String>> {
         self.catalog.fields(limit)
+    }
+
+    /// The values of a payload field with how many images have each, most frequent first, ties by
+    /// value; at most `top`, from the first `looked_at` values in the order of values.
+    ///
+    /// # Errors
+    /// The catalog cannot be read.
+    pub fn field_values(&self, field: &str, top: usize, looked_at: usize) -> Result<FieldValues> {
+        self.catalog.field_values(field, top, looked_at)
     }
 
     /// Hits, or `None` when one of them has been replaced or removed since this state.

@@ -44,6 +44,19 @@ enum Entry {
     },
 }
 
+/// A batch of decisions, as it was made.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Batch {
+    /// Its number, from 1.
+    pub batch: u64,
+    /// Images let in.
+    pub accepted: Vec<ImageId>,
+    /// Images taken out.
+    pub rejected: Vec<ImageId>,
+    /// Whether it was taken back.
+    pub is_undone: bool,
+}
+
 /// What a line decides about one image.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Decision {
@@ -123,6 +136,26 @@ impl Journal {
             }
         }
         standing
+    }
+
+    /// All batches, in the order in which they were made.
+    pub(crate) fn batches(&self) -> Vec<Batch> {
+        let standing = self.standing();
+        let mut batches: BTreeMap<u64, Batch> = BTreeMap::new();
+        for entry in &self.entries {
+            let (Entry::Accept(decision) | Entry::Reject(decision)) = entry else { continue };
+            let batch = batches.entry(decision.batch).or_insert_with(|| Batch {
+                batch: decision.batch,
+                accepted: Vec::new(),
+                rejected: Vec::new(),
+                is_undone: !standing.contains(&decision.batch),
+            });
+            match entry {
+                Entry::Accept(_) => batch.accepted.push(decision.id),
+                _ => batch.rejected.push(decision.id),
+            }
+        }
+        batches.into_values().collect()
     }
 
     /// Notes decisions, as one batch.

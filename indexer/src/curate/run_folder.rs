@@ -104,6 +104,29 @@ pub struct RunInfo {
     pub journal_sha256: String,
 }
 
+/// The finished run of a folder; an unfinished one is an error.
+pub(crate) fn read_info(folder: &Path) -> Result<RunInfo> {
+    let path = folder.join(RUN_FILE);
+    let bytes = match std::fs::read(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Err(IndexerError::Source {
+                path: folder.to_path_buf(),
+                reason: "the curation is not finished; run the same `akin curate` again".to_owned(),
+            });
+        }
+        read => read.io("read", &path)?,
+    };
+    let damaged = |reason: String| IndexerError::Damaged { path: path.clone(), reason };
+    let info: RunInfo = serde_json::from_slice(&bytes)
+        .map_err(|error| damaged(format!("{error}; run the same `akin curate` again")))?;
+    match info.format_version {
+        RUN_FORMAT => Ok(info),
+        other => Err(damaged(format!(
+            "it has format {other}, this release reads {RUN_FORMAT}; use a newer akin"
+        ))),
+    }
+}
+
 /// A run's folder, locked.
 #[derive(Debug)]
 pub(crate) struct RunFolder {
@@ -168,26 +191,7 @@ impl RunFolder {
 
     /// The finished run; an unfinished one is an error.
     pub(crate) fn info(&self) -> Result<RunInfo> {
-        let path = self.path.join(RUN_FILE);
-        let bytes = match std::fs::read(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Err(IndexerError::Source {
-                    path: self.path.clone(),
-                    reason: "the curation is not finished; run the same `akin curate` again"
-                        .to_owned(),
-                });
-            }
-            read => read.io("read", &path)?,
-        };
-        let damaged = |reason: String| IndexerError::Damaged { path: path.clone(), reason };
-        let info: RunInfo = serde_json::from_slice(&bytes)
-            .map_err(|error| damaged(format!("{error}; run the same `akin curate` again")))?;
-        match info.format_version {
-            RUN_FORMAT => Ok(info),
-            other => Err(damaged(format!(
-                "it has format {other}, this release reads {RUN_FORMAT}; use a newer akin"
-            ))),
-        }
+        read_info(&self.path)
     }
 
     /// Says that the run is finished.

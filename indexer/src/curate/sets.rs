@@ -65,6 +65,13 @@ impl ImageSet {
         Ok(Self { name: name.to_owned(), view, images })
     }
 
+    /// Of its images, those with these ids; which of the ids are no image's.
+    pub fn only(mut self, ids: &BTreeSet<ImageId>) -> (Self, Vec<ImageId>) {
+        self.images.retain(|image| ids.contains(&image.id));
+        let missing = ids.iter().filter(|&&id| self.position(id).is_none()).copied().collect();
+        (self, missing)
+    }
+
     /// Name it is reported by.
     pub fn name(&self) -> &str {
         &self.name

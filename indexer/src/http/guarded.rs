@@ -11,7 +11,9 @@ use reqwest::StatusCode;
 use reqwest::Url;
 use reqwest::blocking::{Client, Response};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::header::{CONTENT_LENGTH, HeaderMap, LAST_MODIFIED, LOCATION, RETRY_AFTER};
+use reqwest::header::{
+    CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, LAST_MODIFIED, LOCATION, RETRY_AFTER,
+};
 use reqwest::redirect::Policy;
 
 use super::address::is_public;
@@ -24,6 +26,45 @@ const MAX_HOPS: usize = 10;
 /// Hosts whose checked addresses are kept; when there are more, all are forgotten.
 const MAX_HOSTS: usize = 4096;
 
+/// Finds the addresses of a host.
+#[derive(Clone, Default)]
+pub struct Resolver(Option<Arc<Find>>);
+
+type Find = dyn Fn(&str) -> std::io::Result<Vec<IpAddr>> + Send + Sync;
+
+impl Resolver {
+    /// One that asks `find` in place of the system.
+    pub fn new(
+        find: impl Fn(&str) -> std::io::Result<Vec<IpAddr>> + Send + Sync + 'static,
+    ) -> Self {
+        Self(Some(Arc::new(find)))
+    }
+
+    fn find(&self, host: &str) -> std::io::Result<Vec<IpAddr>> {
+        match &self.0 {
+            Some(find) => find(host),
+            None => Ok((host, 0).to_socket_addrs()?.map(|address| address.ip()).collect()),
+        }
+    }
+}
+
+impl PartialEq for Resolver {
+    fn eq(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+            (a, b) => a.is_none() && b.is_none(),
+        }
+    }
+}
+
+impl Eq for Resolver {}
+
+impl std::fmt::Debug for Resolver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Resolver").finish_non_exhaustive()
+    }
+}
+
 /// How strangers' URLs are fetched.
 #[derive(Clone, Debug)]
 pub(crate) struct GuardOptions {
@@ -35,6 +76,12 @@ pub(crate) struct GuardOptions {
     pub(crate) user_agent: String,
     pub(crate) ignore_robots: bool,
     pub(crate) allow_private: bool,
+    /// Addresses that are connected to though they are not public.
+    pub(crate) allowed: Vec<IpAddr>,
+    /// Only what says that it is a picture, or does not say what it is; no passwords, and no ports
+    /// of the system's other services.
+    pub(crate) pictures_only: bool,
+    pub(crate) resolver: Resolver,
 }
 
 /// A body that has arrived whole.
@@ -50,6 +97,10 @@ pub(crate) struct Fetched {
 pub(crate) enum FetchFailure {
     /// Trying again would give the same.
     Final(String),
+    /// Nothing was asked: the URL, or what it redirects to, is none that is fetched.
+    Refused(String),
+    /// It has more bytes than allowed.
+    TooLarge(String),
     /// Trying again may help, after this long if the server said so.
     Passing { reason: String, retry_after: Option<Duration> },
 }
@@ -59,8 +110,22 @@ impl FetchFailure {
         Self::Final(reason.into())
     }
 
+    fn refused(reason: impl Into<String>) -> Self {
+        Self::Refused(reason.into())
+    }
+
     fn passing(reason: impl Into<String>) -> Self {
         Self::Passing { reason: reason.into(), retry_after: None }
+    }
+
+    /// In words.
+    pub(crate) fn reason(self) -> String {
+        match self {
+            Self::Final(reason)
+            | Self::Refused(reason)
+            | Self::TooLarge(reason)
+            | Self::Passing { reason, .. } => reason,
+        }
     }
 }
 
@@ -115,9 +180,10 @@ impl Guarded {
     ) -> Result<Fetched, FetchFailure> {
         let deadline = Instant::now() + self.options.total_timeout;
         let mut url = Url::parse(url)
-            .map_err(|error| FetchFailure::last(format!("it is no URL: {error}")))?;
+            .map_err(|error| FetchFailure::refused(format!("it is no URL: {error}")))?;
         for _ in 0..=MAX_HOPS {
             self.check(&url)?;
+            self.check_time(deadline)?;
             let response = self
                 .client
                 .get(url.clone())
@@ -139,23 +205,27 @@ impl Guarded {
     fn check(&self, url: &Url) -> Result<(), FetchFailure> {
         if !matches!(url.scheme(), "http" | "https") {
             let scheme = url.scheme();
-            return Err(FetchFailure::last(format!("`{scheme}` is not fetched, only http(s)")));
+            return Err(FetchFailure::refused(format!("`{scheme}` is not fetched, only http(s)")));
         }
-        let host = url.host_str().ok_or_else(|| FetchFailure::last("the URL has no host"))?;
+        let host = url.host_str().ok_or_else(|| FetchFailure::refused("the URL has no host"))?;
+        if self.options.pictures_only {
+            check_authority(url)?;
+        }
         // A literal never comes to the resolver; the URL parser has made decimal and hexadecimal
         // forms plain.
         let bare = host.trim_start_matches('[').trim_end_matches(']');
         if let Ok(address) = bare.parse::<IpAddr>() {
             return self.check_address(address);
         }
-        let addresses: Vec<SocketAddr> = (host, 0)
-            .to_socket_addrs()
-            .map_err(|error| FetchFailure::passing(format!("{host} has no address: {error}")))?
-            .collect();
+        let addresses =
+            self.options.resolver.find(host).map_err(|error| {
+                FetchFailure::passing(format!("{host} has no address: {error}"))
+            })?;
         if addresses.is_empty() {
             return Err(FetchFailure::passing(format!("{host} has no address")));
         }
-        addresses.iter().try_for_each(|address| self.check_address(address.ip()))?;
+        addresses.iter().try_for_each(|&address| self.check_address(address))?;
+        let addresses = addresses.into_iter().map(|address| SocketAddr::new(address, 0)).collect();
         let mut known = self.checked.0.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= MAX_HOSTS {
             known.clear();
@@ -165,12 +235,21 @@ impl Guarded {
     }
 
     fn check_address(&self, address: IpAddr) -> Result<(), FetchFailure> {
-        if self.options.allow_private || is_public(address) {
+        let GuardOptions { allow_private, allowed, .. } = &self.options;
+        if *allow_private || is_public(address) || allowed.contains(&address) {
             return Ok(());
         }
-        Err(FetchFailure::last(format!(
+        Err(FetchFailure::refused(format!(
             "{address} is not a public address; allow such with --allow-private-addresses"
         )))
+    }
+
+    fn check_time(&self, deadline: Instant) -> Result<(), FetchFailure> {
+        if Instant::now() < deadline {
+            return Ok(());
+        }
+        let limit = self.options.total_timeout.as_secs_f64();
+        Err(FetchFailure::passing(format!("it took more than {limit} s")))
     }
 
     fn receive(
@@ -191,8 +270,11 @@ impl Guarded {
             )));
         }
         let too_large = |size: &dyn std::fmt::Display| {
-            FetchFailure::last(format!("it has {size} bytes, the limit is {max_bytes}"))
+            FetchFailure::TooLarge(format!("it has {size} bytes, the limit is {max_bytes}"))
         };
+        if self.options.pictures_only {
+            check_type(headers)?;
+        }
         let announced: Option<u64> =
             header(headers, CONTENT_LENGTH.as_str()).and_then(|length| length.parse().ok());
         if let Some(size) = announced.filter(|&size| size > max_bytes) {
@@ -208,10 +290,7 @@ impl Guarded {
             if stop.load(Ordering::Relaxed) {
                 return Err(FetchFailure::passing("stopped"));
             }
-            if Instant::now() >= deadline {
-                let limit = self.options.total_timeout.as_secs_f64();
-                return Err(FetchFailure::passing(format!("it took more than {limit} s")));
-            }
+            self.check_time(deadline)?;
             match response.read(&mut buffer) {
                 Ok(0) => break,
                 Ok(read) => body.extend(&buffer[..read]),
@@ -223,6 +302,32 @@ impl Guarded {
         }
         Ok(Fetched { body, last_modified_ns })
     }
+}
+
+/// Refuses passwords, which no picture needs and which hide where a URL leads, and ports below 1024
+/// that belong to something else than the web.
+fn check_authority(url: &Url) -> Result<(), FetchFailure> {
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(FetchFailure::refused("a URL with a user name is not fetched"));
+    }
+    match url.port_or_known_default() {
+        Some(port) if port < 1024 && port != 80 && port != 443 => {
+            Err(FetchFailure::refused(format!("port {port} is not asked; 80, 443 and 1024 on are")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Refuses what says that it is no picture.
+fn check_type(headers: &HeaderMap) -> Result<(), FetchFailure> {
+    let Some(kind) = header(headers, CONTENT_TYPE.as_str()) else { return Ok(()) };
+    let essence = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let unsaid =
+        matches!(essence.as_str(), "" | "application/octet-stream" | "binary/octet-stream");
+    if unsaid || (essence.starts_with("image/") && !essence.starts_with("image/svg")) {
+        return Ok(());
+    }
+    Err(FetchFailure::last(format!("it is `{essence}`, which is no picture")))
 }
 
 fn check_status(response: &Response) -> Result<(), FetchFailure> {

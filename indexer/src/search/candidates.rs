@@ -1,6 +1,8 @@
 //! The images that answer a query, best first: as many as asked for.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use roaring::RoaringBitmap;
 
@@ -19,6 +21,8 @@ pub(super) struct Candidates<'a> {
     pub(super) left_out: BTreeSet<ImageId>,
     /// Compare every image.
     pub(super) exact: bool,
+    /// Time spent on comparing the chosen exactly.
+    pub(super) rescoring: Cell<Duration>,
 }
 
 /// The best images, and whether there are no others.
@@ -56,12 +60,14 @@ impl Candidates<'_> {
 
     /// About `asked` images of which it is certain that no other comes before one of them.
     fn ranked(&self, asked: usize, pool: usize) -> Result<Found> {
-        let nearest = |target: &Vec<f32>| match self.exact {
-            true => self.view.nearest_exact(target, asked, self.among),
-            false => self.view.nearest(target, asked, self.among),
+        let mut spent = Duration::ZERO;
+        let mut nearest = |target: &Vec<f32>| match self.exact {
+            true => self.view.nearest_exact_timed(target, asked, self.among, &mut spent),
+            false => self.view.nearest_timed(target, asked, self.among, &mut spent),
         };
         let lists: Vec<Vec<Near>> =
-            self.query.targets.iter().map(nearest).collect::<Result<_>>()?;
+            self.query.targets.iter().map(&mut nearest).collect::<Result<_>>()?;
+        self.rescoring.set(self.rescoring.get() + spent);
         let all = asked >= pool;
         // What no list holds is at most as similar as the last of some list. Of images as similar as
         // that, others may come first by id.

@@ -1,6 +1,7 @@
 //! Sources into collections. One binary, so that everything links once.
 
 mod embeddings;
+mod guarded;
 mod incremental;
 mod payload;
 mod sources;

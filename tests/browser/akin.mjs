@@ -1,0 +1,42 @@
+/** Starts the real server on pictures drawn for the purpose. */
+import { spawn } from 'node:child_process';
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { collection } from './mock/data.mjs';
+import { picture } from './mock/pictures.mjs';
+
+const free = () => new Promise((done) => { const s = createServer().listen(0, '127.0.0.1', () => { const { port } = s.address(); s.close(() => done(port)); }); });
+
+/** Draws a collection's pictures into a folder, 90 of them. */
+export function drawPictures(folder, n = 90) {
+  for (const item of collection('photos', n).items) {
+    const at = join(folder, item.theme);
+    mkdirSync(at, { recursive: true });
+    writeFileSync(join(at, item.path.split('/').pop()), picture(item, item.edit ? 300 : 400));
+  }
+}
+
+/** Starts `akin serve` in a home of its own and waits until all pictures are read. */
+export async function startAkin(program) {
+  const home = mkdtempSync(join(tmpdir(), 'akin-browser-'));
+  const pictures = join(home, 'pictures');
+  drawPictures(pictures);
+  const port = await free();
+  const child = spawn(resolve(program), ['serve', '--index', pictures, '--listen', `127.0.0.1:${port}`], { env: { ...process.env, AKIN_HOME: join(home, 'home') }, stdio: ['ignore', 'pipe', 'pipe'] });
+  let said = '';
+  for (const stream of [child.stdout, child.stderr]) stream.on('data', (data) => { said = (said + data).slice(-4000); });
+  const url = `http://127.0.0.1:${port}/`;
+  const close = () => new Promise((done) => { child.once('exit', () => { rmSync(home, { recursive: true, force: true }); done(); }); child.kill('SIGTERM'); });
+  for (let i = 0; i < 600; i += 1) {
+    if (child.exitCode !== null) throw new Error(`akin ended: ${said}`);
+    try {
+      const status = await (await fetch(`${url}api/v1/status`)).json();
+      if (status.collections.some((c) => c.images >= 85) && !status.indexing?.length) return { url, close };
+    } catch { /* not up yet */ }
+    await new Promise((done) => { setTimeout(done, 500); });
+  }
+  await close();
+  throw new Error(`akin did not read its pictures: ${said}`);
+}

@@ -1,0 +1,77 @@
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::Request;
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use tower::ServiceExt;
+
+use crate::options::Options;
+use crate::testing::{Server, picture};
+
+/// Waits for a job; what it is then.
+pub async fn over(server: &Server, id: &Value) -> Value {
+    let id = id.as_str().expect("an id");
+    let mut watched = server.state.jobs.watch(id).expect("there");
+    while !watched.job().is_over() {
+        watched.changed().await;
+    }
+    server.get(&format!("/api/v1/jobs/{id}")).await.json()
+}
+
+#[tokio::test]
+async fn folders_below_a_root_are_indexed_while_searches_go_on() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let root = folder.path().canonicalize().expect("canonical");
+    std::fs::create_dir_all(root.join("new")).expect("create");
+    for number in 50..55 {
+        picture(number).save(root.join(format!("new/{number}.png"))).expect("save");
+    }
+    std::fs::write(root.join("new/broken.jpg"), b"\xff\xd8\xff\xe0 cut").expect("write");
+    let server =
+        Server::with_options(3, Options { roots: vec![root.clone()], ..Options::default() });
+    let outside = json!({"sources": [server.path("pictures")]});
+    let refused = server.post("/api/v1/collections/photos/index", &outside).await;
+    assert_eq!((refused.status.as_u16(), refused.code().as_str()), (403, "forbidden"));
+    let body = json!({"sources": [root.join("new")]});
+    let taken = server.post("/api/v1/collections/photos/index", &body).await;
+    assert_eq!(taken.status, 202, "{:?}", taken.json());
+    let found = server.post("/api/v1/collections/photos/search", &json!({"id": 0})).await;
+    assert_eq!(found.status, 200);
+    let job = over(&server, &taken.json()["id"]).await;
+    assert_eq!((&job["state"], &job["kind"]), (&json!("done"), &json!("index")), "{job}");
+    assert_eq!((&job["result"]["added"], &job["failed_count"]), (&json!(5), &json!(1)));
+    assert!(job["failed_items"][0]["path"].as_str().expect("path").ends_with("broken.jpg"));
+    assert_eq!((&job["progress"]["done"], &job["progress"]["total"]), (&json!(6), &json!(6)));
+    let all = server.get("/api/v1/jobs").await.json();
+    assert_eq!(all["jobs"].as_array().expect("jobs").len(), 1);
+    let images = server.get("/api/v1/collections/photos").await.json();
+    assert_eq!(images["images"], 8);
+}
+
+#[tokio::test]
+async fn a_job_is_watched_to_its_end() {
+    let server = Server::with_pictures(2);
+    let taken = server.post("/api/v1/collections/photos/snapshot", &json!({})).await;
+    assert_eq!(taken.status, 202, "{:?}", taken.json());
+    let job = taken.json();
+    let path = format!("/api/v1/jobs/{}/events", job["id"].as_str().expect("id"));
+    let request = Request::get(path).body(Body::empty()).expect("a request");
+    let response = server.app.clone().oneshot(request).await.expect("an answer");
+    assert_eq!(response.headers()["content-type"], "text/event-stream");
+    let events = tokio::time::timeout(Duration::from_secs(60), response.into_body().collect());
+    let events = events.await.expect("it ends").expect("a body").to_bytes();
+    let events = String::from_utf8_lossy(&events);
+    assert!(events.contains("event: end\n"), "{events}");
+    let last = events.lines().filter_map(|line| line.strip_prefix("data: ")).last();
+    let last: Value = serde_json::from_str(last.expect("data")).expect("JSON");
+    assert_eq!((&last["state"], &last["result"]["images"]), (&json!("done"), &json!(2)));
+    let file = last["result"]["file"].as_str().expect("a file");
+    assert!(server.state.home.join("snapshots").join(file).is_file());
+    let nothing = server.get("/api/v1/jobs/nothing/events").await;
+    assert_eq!(nothing.code(), "not_found");
+    let late = server
+        .json("DELETE", &format!("/api/v1/jobs/{}", last["id"].as_str().expect("id")), &json!({}))
+        .await;
+    assert_eq!((late.status.as_u16(), late.code().as_str()), (409, "conflict"));
+}
