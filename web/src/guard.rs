@@ -322,3 +322,6 @@ fn foreign(foreign: Foreign) -> Problem {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

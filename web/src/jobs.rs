@@ -376,8 +376,8 @@ impl Jobs {
         Ok(job)
     }
 
-    /// Stops everything; completes when the job at work has stopped, or after `longest`.
-    pub async fn end(&self, longest: Duration) {
+    /// Tells everything to stop, and takes no more jobs.
+    pub fn stop(&self) {
         let ids: Vec<String> = {
             let mut state = self.0.lock();
             state.is_ending = true;
@@ -388,6 +388,11 @@ impl Jobs {
         for id in ids {
             let _ = self.cancel(&id);
         }
+    }
+
+    /// Stops everything; completes when the job at work has stopped, or after `longest`.
+    pub async fn end(&self, longest: Duration) {
+        self.stop();
         let mut busy = self.0.busy.subscribe();
         if tokio::time::timeout(longest, busy.wait_for(|is| !is)).await.is_err() {
             tracing::warn!("a job did not stop in time; what it had committed is kept");

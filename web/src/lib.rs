@@ -41,6 +41,7 @@ mod layers;
 mod testing;
 
 use std::future::Future;
+use std::time::Duration;
 
 use axum::Router;
 use tokio::net::TcpListener;
@@ -50,6 +51,9 @@ pub use crate::models::{Model, ModelSource, NamedModel};
 pub use crate::options::Options;
 pub use crate::shelf::Which;
 pub use crate::state::{AppState, Config};
+
+/// How often what is not used any more is let go of.
+const TIDY_EVERY: Duration = Duration::from_secs(10);
 
 /// All routes, with everything around them.
 pub fn app(state: AppState) -> Router {
@@ -71,13 +75,25 @@ pub async fn serve(
     let shutdown = async move {
         shutdown.await;
         ending.drain();
+        ending.jobs.stop();
     };
     let guard::Settings { limits, tls, .. } = state.options.access.clone();
     let drain = state.options.drain;
     let limits = guard::Limits { drain, ..limits };
     let jobs = state.jobs.clone();
     tokio::spawn(state.clone().keep_auditing());
+    tokio::spawn(keep_tidying(state.clone()));
     Connections { limits, tls }.serve(listener, app(state), shutdown).await?;
     jobs.end(drain).await;
     Ok(())
+}
+
+/// Lets go of what nobody asks about any more, until the server ends.
+async fn keep_tidying(state: AppState) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(TIDY_EVERY) => state.runs.tidy(),
+            () = state.drained() => return,
+        }
+    }
 }

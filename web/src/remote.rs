@@ -17,6 +17,8 @@ use crate::request_id;
 const MAX_CHARS: usize = 2048;
 /// Downloads at once; others wait.
 const AT_ONCE: usize = 16;
+/// Longest wait for one's turn.
+const WAIT: Duration = Duration::from_secs(10);
 const CONNECT: Duration = Duration::from_secs(5);
 const IDLE: Duration = Duration::from_secs(5);
 const TOTAL: Duration = Duration::from_secs(15);
@@ -87,15 +89,20 @@ impl Remote {
             let detail = format!("the URL has {length} characters, the limit is {MAX_CHARS}");
             return Err(Problem::new(Code::BadRequest, detail.clone()).field("url", detail));
         }
-        let turn = self.turns.acquire().await.map_err(Problem::internal)?;
+        let turn = tokio::time::timeout(WAIT, Arc::clone(&self.turns).acquire_owned());
+        let Ok(turn) = turn.await else {
+            return Err(Problem::overloaded("downloads", AT_ONCE));
+        };
+        let turn = turn.map_err(Problem::internal)?;
         let stop = Arc::new(AtomicBool::new(false));
         let _stop = StopOnDrop(Arc::clone(&stop));
         let (remote, url) = (self.clone(), url.to_owned());
-        let got = tokio::task::spawn_blocking(request_id::carried(move || {
+        // The turn goes along: a thread that waits for a slow name counts though its request is gone.
+        let work = move || {
+            let _turn = turn;
             remote.client()?.get(&url, remote.max_bytes, &stop).map_err(problem)
-        }));
-        let got = got.await;
-        drop(turn);
+        };
+        let got = tokio::task::spawn_blocking(request_id::carried(work)).await;
         got.map_err(Problem::internal)?.map(Bytes::from)
     }
 }

@@ -124,6 +124,13 @@ impl Runs {
         work(&mut run)
     }
 
+    /// Lets go of runs that nobody asked about for a while.
+    pub fn tidy(&self) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        open.retain(|_, entry| now < entry.used + KEPT);
+    }
+
     /// Lets go of a run, which is about to be made anew.
     pub fn release(&self, name: &str) {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);

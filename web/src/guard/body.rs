@@ -15,6 +15,8 @@ use super::limits::Limits;
 use super::queue::{Budget, Taken};
 use crate::problem::{Answer, Code, Problem};
 
+/// Bytes that are set aside before any has come.
+const FIRST: u64 = 1 << 20;
 /// How long a body may be as slow as it likes.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -38,7 +40,8 @@ pub async fn receive(
         return Err(too_large(&length, limits));
     }
     let start = Instant::now();
-    let mut received = BytesMut::new();
+    let likely = announced.unwrap_or_default().min(FIRST);
+    let mut received = BytesMut::with_capacity(likely as usize);
     loop {
         let left = (start + limits.body_time).saturating_duration_since(Instant::now());
         let wait = limits.body_pause.min(left);

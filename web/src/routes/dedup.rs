@@ -412,7 +412,9 @@ async fn apply(
         let (report, mut journal) = of.reports.open(served.name(), &report)?;
         let view = served.view();
         let (mut ids, mut bytes, mut groups) = (BTreeSet::new(), 0, Vec::new());
-        for (number, remove) in journal.to_remove() {
+        // Where all stay, nothing goes, now or later.
+        let some_go = |(_, remove): &(usize, &[u64])| !remove.is_empty();
+        for (number, remove) in journal.to_remove().into_iter().filter(some_go) {
             groups.push(number);
             for &id in remove {
                 let expected = report.groups.get(number).and_then(|group| group.member(id));

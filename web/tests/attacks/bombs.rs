@@ -124,6 +124,8 @@ pub fn table(server: &Server) -> Vec<Attack> {
         bomb("PNG of 2^31 x 2^31", &png_of(0x7fff_ffff, 0x7fff_ffff), NO_PICTURE),
         bomb("PNG of 0 x 0", &png_of(0, 0), NO_PICTURE),
         bomb("PNG of 12000 x 12000 that is all there", &white_png(12_000), TOO_LARGE),
+        // As large as is allowed: it may be searched with, and what it took is given back.
+        bomb("PNG of 9900 x 9900 that is all there", &white_png(9900), &[200, 413]),
         bomb("JPEG of 65500 x 65500", &jpeg_of(65_500, 65_500), TOO_LARGE),
         bomb("BMP of 100000 x 100000", &bmp_of(100_000, 100_000), NO_PICTURE),
         bomb("BMP of 30000 x 30000", &bmp_of(30_000, 30_000), NO_PICTURE),

@@ -63,7 +63,7 @@ async fn a_job_is_watched_to_its_end() {
     let events = events.await.expect("it ends").expect("a body").to_bytes();
     let events = String::from_utf8_lossy(&events);
     assert!(events.contains("event: end\n"), "{events}");
-    let last = events.lines().filter_map(|line| line.strip_prefix("data: ")).last();
+    let last = events.lines().filter_map(|line| line.strip_prefix("data: ")).next_back();
     let last: Value = serde_json::from_str(last.expect("data")).expect("JSON");
     assert_eq!((&last["state"], &last["result"]["images"]), (&json!("done"), &json!(2)));
     let file = last["result"]["file"].as_str().expect("a file");
