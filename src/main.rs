@@ -9,6 +9,7 @@ mod plot;
 mod embedder;
 mod commands;
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -57,6 +58,7 @@ fn start_logging(cli: &Cli) {
     };
     let log = tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::new(level))
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     match serves && json {
         true => log.json().init(),

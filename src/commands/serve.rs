@@ -52,7 +52,7 @@ pub fn run(settings: Settings, args: &ServeArgs) -> Outcome {
     let state = AppState::open(Config {
         home,
         collections: which,
-        models: Box::new(Settled(settings)),
+        models: Box::new(Settled::new(settings)?),
         options,
         clock: Clock::default(),
     })?;

@@ -96,6 +96,20 @@ impl Drop for Server {
     }
 }
 
+/// Numbers in single precision, which is what they are of, however many digits they are written with.
+fn single(value: &Value) -> Value {
+    match value {
+        Value::Number(number) if number.is_f64() => {
+            (number.as_f64().expect("a number") as f32).into()
+        }
+        Value::Array(values) => values.iter().map(single).collect(),
+        Value::Object(fields) => Value::Object(
+            fields.iter().map(|(name, value)| (name.clone(), single(value))).collect(),
+        ),
+        value => value.clone(),
+    }
+}
+
 #[cfg(unix)]
 #[test]
 fn it_indexes_answers_and_ends_well() {
@@ -141,7 +155,7 @@ fn it_indexes_answers_and_ends_well() {
     for hit in hits.as_array_mut().expect("hits") {
         hit.as_object_mut().expect("a hit").remove("label");
     }
-    assert_eq!(hits, same["hits"]);
+    assert_eq!(single(&hits), single(&same["hits"]));
 }
 
 #[test]

@@ -30,7 +30,7 @@ pub async fn note(State(state): State<AppState>, request: Request, next: Next) -
         method,
         %path,
         status,
-        ms = took.as_secs_f64() * 1e3,
+        ms = (took.as_secs_f64() * 1e5).round() / 100.0,
     );
     response
 }

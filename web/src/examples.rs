@@ -1,7 +1,6 @@
 //! What a request gives to search with, made vectors: uploaded pictures, pictures at URLs, pictures
 //! uploaded before, images of the collection and parts of all these.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -250,10 +249,23 @@ impl Found {
 /// `gone` or `changed`.
 pub fn read_verified(record: &Record) -> Answer<Vec<u8>> {
     let gone = |detail: &str| Problem::new(Code::Gone, detail);
-    // Rows of foreign tables have names where others have paths; such a name must not become a path
-    // relative to wherever the server runs.
-    if record.path.kind() == LocatorKind::File && !Path::new(&record.path.to_path()).is_absolute() {
-        return Err(gone("this image came as a vector, without a file"));
+    let changed = || {
+        Problem::new(Code::Changed, "the file of this image has changed")
+            .remedy("index its folder again")
+    };
+    if record.path.kind() == LocatorKind::File {
+        let path = record.path.to_path();
+        // Rows of foreign tables have names where others have paths; such a name must not become a
+        // path relative to wherever the server runs.
+        if !path.is_absolute() {
+            return Err(gone("this image came as a vector, without a file"));
+        }
+        // What is in its place may be a pipe, which would be waited for for ever.
+        match std::fs::metadata(&path) {
+            Ok(about) if about.is_file() && about.len() == record.stamp.size => {}
+            Ok(about) if about.is_file() => return Err(changed()),
+            _ => return Err(gone("the file of this image is not there any more")),
+        }
     }
     // A file of another size is another file, whatever is in it. Of URLs, none may be known.
     let most = match record.stamp.size {
@@ -267,8 +279,7 @@ pub fn read_verified(record: &Record) -> Answer<Vec<u8>> {
     })?;
     match ContentHash::of(&bytes) == record.sha256 {
         true => Ok(bytes),
-        false => Err(Problem::new(Code::Changed, "the file of this image has changed")
-            .remedy("index its folder again")),
+        false => Err(changed()),
     }
 }
 

@@ -75,11 +75,15 @@ pub async fn body(request: Request, state: &AppState) -> Result<Bytes, Problem> 
     Ok(body)
 }
 
-/// Reads JSON.
+/// Reads a JSON object.
 ///
 /// # Errors
 /// It is none, or not what is taken here.
 pub fn from_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    // Lists of values without their names would be taken, too.
+    if !body.trim_ascii_start().starts_with(b"{") {
+        return Err(Problem::new(Code::BadRequest, "the body must be a JSON object"));
+    }
     serde_json::from_slice(body)
         .map_err(|error| Problem::new(Code::BadRequest, format!("the body: {error}")))
 }

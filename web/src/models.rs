@@ -146,7 +146,7 @@ impl Models {
             return Ok(named.clone());
         }
         let named = self.source.named(name.as_deref()).map_err(|reason| {
-            Problem::new(Code::BadRequest, reason.clone()).field("model", reason)
+            Problem::new(Code::NotFound, reason.clone()).field("model", reason)
         })?;
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let model = open

@@ -1,9 +1,9 @@
 //! The collections that are served. The server is their one writer; searches go on beside it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use indexer::filter::FilterCache;
 use indexer::{Collection, CollectionSummary, Collections, CreateOptions, IndexerError};
@@ -14,6 +14,9 @@ use crate::problem::{Answer, Code, Problem};
 
 /// Longest wait of a request for a writer that is at work.
 const WRITER_PATIENCE: Duration = Duration::from_secs(2);
+
+/// When a collection that did not open is tried again.
+const REOPEN: Duration = Duration::from_secs(5);
 
 /// Which collections are served.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,8 +98,9 @@ pub struct Shelf {
     open: Mutex<BTreeMap<String, Arc<Served>>>,
     /// Those of the home that did not open, and why.
     not_opened: Vec<(String, String)>,
-    /// Held while one is opened or created, so that it is done once.
-    opening: Mutex<()>,
+    /// Held while one is opened or created, so that it is done once. Has those that did not open, with
+    /// when and why: another process has them, and each try waits for it a while.
+    opening: Mutex<HashMap<String, (Instant, Problem)>>,
 }
 
 impl Shelf {
@@ -169,10 +173,25 @@ impl Shelf {
         if self.which != Which::All || !self.collections.exists(name).unwrap_or(false) {
             return Err(Problem::no_collection(name));
         }
-        let _opening = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
-        match self.find(name) {
-            Some(served) => Ok(served),
-            None => Ok(self.keep(self.collections.open(name)?)),
+        let mut opening = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(served) = self.find(name) {
+            return Ok(served);
+        }
+        if let Some((when, problem)) = opening.get(name)
+            && when.elapsed() < REOPEN
+        {
+            return Err(problem.clone());
+        }
+        match self.collections.open(name) {
+            Ok(collection) => {
+                opening.remove(name);
+                Ok(self.keep(collection))
+            }
+            Err(error) => {
+                let problem = Problem::from(error);
+                opening.insert(name.to_owned(), (Instant::now(), problem.clone()));
+                Err(problem)
+            }
         }
     }
 

@@ -13,7 +13,7 @@ use image::imageops::{FilterType, resize, thumbnail};
 use indexer::ContentHash;
 
 /// Longest sides that thumbnails have, in pixels.
-pub const SIZES: [u32; 3] = [160, 320, 640];
+const SIZES: [u32; 3] = [160, 320, 640];
 /// 0 to 100; above, files grow and nobody sees why.
 const QUALITY: u8 = 82;
 /// Share of the limit that is left after room was made.

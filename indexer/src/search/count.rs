@@ -24,6 +24,8 @@ pub fn count_newest(
     request: &SearchRequest,
     cache: Option<&FilterCache>,
 ) -> Result<u64> {
+    let request = SearchRequest { cursor: None, offset: 0, ..request.clone() };
+    request.check_values()?;
     let view = reader.view();
     let rows = match (&request.filter, cache) {
         (Some(filter), Some(cache)) => cache.rows(filter, &view)?,
@@ -34,7 +36,6 @@ pub fn count_newest(
         let excluded = rows_of(&view, request.exclude.iter().copied())?;
         return Ok((&*rows - excluded).len());
     }
-    let request = SearchRequest { cursor: None, offset: 0, ..request.clone() };
     request.check()?;
     let query = Query::of(&view, &request)?;
     let mut left_out = rows_of(&view, request.exclude.iter().copied())?;

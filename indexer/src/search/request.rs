@@ -135,6 +135,11 @@ impl SearchRequest {
             }
             None => {}
         }
+        self.check_values()
+    }
+
+    /// Checks everything but the examples.
+    pub(super) fn check_values(&self) -> Result<()> {
         if self.exclude.len() > MAX_EXCLUDED {
             return invalid(format!(
                 "{} images to leave out are too many, the limit is {MAX_EXCLUDED}; use a filter",

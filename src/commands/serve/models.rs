@@ -9,32 +9,48 @@ use web::{Model, ModelSource, NamedModel};
 
 use crate::args::InputArgs;
 use crate::embedder::{self, Opened};
-use crate::outcome::Failure;
+use crate::outcome::{Failure, Outcome};
 use crate::settings::Settings;
 
-/// The settings of this process.
-pub struct Settled(pub Settings);
+/// The settings of this process, and what they come to.
+pub struct Settled {
+    settings: Settings,
+    device: String,
+}
+
+impl Settled {
+    /// Looks for the device.
+    pub fn new(settings: Settings) -> Outcome<Self> {
+        let device = engine::open_device(&settings.device)?;
+        let device = match (device.is_cpu(), settings.device.as_str()) {
+            (true, _) => "cpu",
+            (false, "auto") => "cuda",
+            (false, named) => named,
+        };
+        Ok(Self { device: device.to_owned(), settings })
+    }
+}
 
 impl ModelSource for Settled {
     fn for_collection(&self, manifest: &Manifest) -> Result<Model, String> {
         let Opened { embedder, .. } =
-            embedder::for_serving(&self.0, manifest).map_err(|failure| words(&failure))?;
+            embedder::for_serving(&self.settings, manifest).map_err(|failure| words(&failure))?;
         Ok(Arc::new(embedder))
     }
 
     fn named(&self, name: Option<&str>) -> Result<NamedModel, String> {
         let opened = match name {
-            None => embedder::open(&self.0, &InputArgs::NONE),
+            None => embedder::open(&self.settings, &InputArgs::NONE),
             Some(name) => {
                 // A file of that name where the server runs is no model of the server's.
                 if name != shipped::NAME {
-                    let store = ModelStore::new(&self.0.home);
+                    let store = ModelStore::new(&self.settings.home);
                     let entry = store.info(name).map_err(|error| error.to_string())?;
                     if !entry.weights.exists() {
                         return Err(format!("the model {name} is not on this server"));
                     }
                 }
-                embedder::open_named(&self.0, name)
+                embedder::open_named(&self.settings, name)
             }
         };
         let Opened { embedder, source } = opened.map_err(|failure| words(&failure))?;
@@ -42,7 +58,7 @@ impl ModelSource for Settled {
     }
 
     fn device(&self) -> String {
-        self.0.device.clone()
+        self.device.clone()
     }
 }
 

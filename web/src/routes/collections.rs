@@ -169,6 +169,7 @@ struct CreateBody {
     #[schema(min_length = 1, max_length = 64, pattern = "^[A-Za-z0-9_-][A-Za-z0-9._-]*$")]
     name: String,
     /// Name of a model that the server has; by default the server's own.
+    #[schema(min_length = 1, max_length = 64, pattern = "^[A-Za-z0-9_-]+$")]
     model: Option<String>,
     /// How exactly embeddings are kept.
     #[serde(default)]

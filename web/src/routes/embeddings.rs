@@ -39,7 +39,8 @@ struct UrlBody {
     url: String,
 }
 
-#[derive(ToSchema)]
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 #[expect(dead_code, reason = "a description only")]
 struct ImagesForm {
     /// Pictures.

@@ -42,6 +42,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 #[into_params(parameter_in = Query)]
 struct Page {
     /// Where the page before ended: its `next_cursor`.
+    #[param(pattern = "^[0-9]{1,19}$")]
     cursor: Option<String>,
     /// Images wanted, 1 to 1000; by default 100.
     #[param(minimum = 1, maximum = 1000)]
@@ -80,7 +81,7 @@ async fn list(
         let detail = format!("limit is {limit}; it must be from 1 to {MAX_LIMIT}");
         return Err(Problem::new(Code::BadRequest, detail.clone()).field("limit", detail));
     }
-    let first = match page.cursor.as_deref() {
+    let first = match page.cursor.as_deref().filter(|cursor| !cursor.is_empty()) {
         None => 0,
         Some(cursor) => cursor.parse::<u64>().map_err(|_| {
             let detail = "this is no cursor; take `next_cursor` of the page before, whole";
@@ -176,7 +177,8 @@ async fn get(
     state.searchers.run(look).await.map(Answered)
 }
 
-#[derive(ToSchema)]
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 #[expect(dead_code, reason = "a description only")]
 struct AddForm {
     /// The picture.
@@ -223,7 +225,7 @@ async fn add(
         return Err(Problem::new(Code::BadRequest, detail).field("image", detail));
     };
     let mut payload = match form.fields.remove("payload") {
-        None => Payload::new(),
+        None | Some(Value::Null) => Payload::new(),
         Some(Value::Object(fields)) => fields.into_iter().collect(),
         Some(_) => {
             let detail = "the payload must be a JSON object";

@@ -82,7 +82,8 @@ impl FromRequest<AppState> for Asked {
 }
 
 /// The form of a search, for the description of the API.
-#[derive(ToSchema)]
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 #[expect(dead_code, reason = "a description only")]
 struct SearchForm {
     /// Pictures to be near to.

@@ -29,7 +29,7 @@ async fn collections_are_made_listed_and_described() {
         (json!({"name": ""}), 400, "bad_request"),
         (json!({"name": ".hidden"}), 400, "bad_request"),
         (json!({"name": "a", "model": "/etc/passwd"}), 400, "bad_request"),
-        (json!({"name": "a", "model": "unknown"}), 400, "bad_request"),
+        (json!({"name": "a", "model": "unknown"}), 404, "not_found"),
         (json!({"name": "a", "precision": "f8"}), 400, "bad_request"),
         (json!({}), 400, "bad_request"),
     ] {

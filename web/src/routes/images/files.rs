@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use engine::decode::{DecodeOptions, Format, decode};
 use indexer::{ImageId, Record};
 use serde::Deserialize;
-use utoipa::IntoParams;
+use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -22,7 +22,7 @@ use crate::metrics::Stage;
 use crate::problem::{Answer, Code, Problem, ProblemBody};
 use crate::shelf::Served;
 use crate::state::AppState;
-use crate::thumbnails::{self, SIZES};
+use crate::thumbnails;
 
 /// What is at an address changes only when an image is replaced; then its tag does.
 const CACHE: &str = "private, max-age=3600";
@@ -34,8 +34,31 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct ThumbnailSize {
-    /// Longer side in pixels: 160, 320 or 640; by default 320.
-    size: Option<u32>,
+    /// Longer side in pixels; by default 320.
+    #[param(inline)]
+    size: Option<Side>,
+}
+
+/// Longer side of a thumbnail in pixels.
+#[derive(Clone, Copy, Debug, Default, Deserialize, ToSchema)]
+enum Side {
+    #[serde(rename = "160")]
+    Small,
+    #[default]
+    #[serde(rename = "320")]
+    Middle,
+    #[serde(rename = "640")]
+    Large,
+}
+
+impl Side {
+    fn pixels(self) -> u32 {
+        match self {
+            Self::Small => 160,
+            Self::Middle => 320,
+            Self::Large => 640,
+        }
+    }
 }
 
 /// A small copy of an image
@@ -60,11 +83,7 @@ async fn thumbnail(
     Query(ThumbnailSize { size }): Query<ThumbnailSize>,
     headers: HeaderMap,
 ) -> Answer<Response> {
-    let size = size.unwrap_or(320);
-    if !SIZES.contains(&size) {
-        let detail = format!("there are thumbnails of 160, 320 and 640 pixels, none of {size}");
-        return Err(Problem::new(Code::BadRequest, detail.clone()).field("size", detail));
-    }
+    let size = size.unwrap_or_default().pixels();
     let served = state.collection(&name).await?;
     let record = record(&state, &served, id).await?;
     let tag = format!("\"{}-{size}\"", record.sha256);
