@@ -6,6 +6,7 @@ mod curate;
 mod dedup;
 mod export;
 mod index;
+mod input;
 mod key;
 mod probe;
 mod search;
@@ -15,10 +16,8 @@ mod ssl;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use engine::decode::IccPolicy;
-use engine::{ModelIdentity, ModelOptions, Pooling, Preprocess, vit::PosEmbedRule};
 
-pub use self::bench::{BenchCommand, BenchIndexArgs, BenchSearchArgs};
+pub use self::bench::{BenchCommand, BenchEmbedArgs, BenchIndexArgs, BenchSearchArgs, IsaArg};
 pub use self::collection::{
     CheckArgs, CollectionCommand, CollectionInfoArgs, CompactArgs, DeleteArgs, PrecisionArg,
     ReindexArgs, RemoveArgs, RestoreArgs, SnapshotArgs,
@@ -31,6 +30,7 @@ pub use self::export::{
     ExportArgs, ExportCommand, ExportWriteArgs, FilesArg, FormatArg, VerifyArgs,
 };
 pub use self::index::IndexArgs;
+pub use self::input::InputArgs;
 pub use self::key::{KeyCommand, KeyCreateArgs, RoleArg};
 pub use self::probe::{EvalLinearArgs, FitArgs, LabelArgs, MethodArg, ProbeArgs, ScaleArg, YesNo};
 pub use self::search::{ScoringArg, SearchArgs};
@@ -258,115 +258,6 @@ pub struct EmbedArgs {
     pub patch_tokens: bool,
     #[command(flatten)]
     pub input: InputArgs,
-}
-
-/// How pictures become vectors; part of a collection's identity.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Model input and output")]
-pub struct InputArgs {
-    /// Side of the model's input in pixels, a multiple of 14; resizes in proportion
-    #[arg(long, value_name = "PX", conflicts_with_all = ["resize", "crop"])]
-    pub size: Option<u32>,
-    /// Shorter side after resizing [default: the model's own, else 256]
-    #[arg(long, value_name = "PX")]
-    pub resize: Option<u32>,
-    /// Side of the centre crop, a multiple of 14 [default: the model's own, else 224]
-    #[arg(long, value_name = "PX")]
-    pub crop: Option<u32>,
-    /// How tokens become one vector [default: cls]
-    #[arg(long, value_enum)]
-    pub pooling: Option<PoolingArg>,
-    /// How position embeddings are resampled [default: published]
-    #[arg(long, value_enum)]
-    pub pos_embed: Option<PosEmbedArg>,
-    /// What to do with embedded colour profiles [default: ignore]
-    #[arg(long, value_enum)]
-    pub icc: Option<IccArg>,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum PoolingArg {
-    /// The CLS token
-    Cls,
-    /// Mean of the patch tokens
-    MeanPatch,
-    /// CLS and the mean of the patch tokens, one after the other
-    ClsMeanPatch,
-    /// Generalised mean (exponent 3) of the patch tokens
-    Gem,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum PosEmbedArg {
-    /// As the released models were evaluated
-    Published,
-    /// As Hugging Face transformers does
-    Transformers,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum IccArg {
-    /// Convert to sRGB, so that wide-gamut photos look as they should
-    Srgb,
-    /// Take stored numbers, as the published pipeline does
-    Ignore,
-}
-
-impl InputArgs {
-    /// No choice made.
-    pub const NONE: Self =
-        Self { size: None, resize: None, crop: None, pooling: None, pos_embed: None, icc: None };
-
-    /// Whether any choice was made; a collection's own choices apply otherwise.
-    pub fn is_default(&self) -> bool {
-        let Self { size, resize, crop, pooling, pos_embed, icc } = self;
-        size.is_none()
-            && resize.is_none()
-            && crop.is_none()
-            && pooling.is_none()
-            && pos_embed.is_none()
-            && icc.is_none()
-    }
-
-    /// The choices, completed with those of an existing collection.
-    pub fn over(&self, present: &ModelIdentity) -> engine::Result<ModelOptions> {
-        let chosen = self.to_options(&present.preprocess)?;
-        Ok(ModelOptions {
-            preprocess: chosen.preprocess,
-            pooling: self.pooling.map_or(present.pooling, |_| chosen.pooling),
-            pos_embed: self.pos_embed.map_or(present.pos_embed, |_| chosen.pos_embed),
-            icc: self.icc.map_or(present.icc, |_| chosen.icc),
-        })
-    }
-
-    /// The choices, completed with `default` input sizes and published defaults.
-    pub fn to_options(&self, default: &Preprocess) -> engine::Result<ModelOptions> {
-        let preprocess = match self.size {
-            Some(size) => Preprocess::for_size(size)?,
-            None => Preprocess::new(
-                self.resize.unwrap_or(default.resize),
-                self.crop.unwrap_or(default.crop),
-            )?,
-        };
-        Ok(ModelOptions {
-            preprocess,
-            pooling: match self.pooling {
-                None | Some(PoolingArg::Cls) => Pooling::Cls,
-                Some(PoolingArg::MeanPatch) => Pooling::MeanPatch,
-                Some(PoolingArg::ClsMeanPatch) => Pooling::ClsMeanPatch,
-                Some(PoolingArg::Gem) => Pooling::Gem,
-            },
-            pos_embed: match self.pos_embed {
-                None | Some(PosEmbedArg::Published) => PosEmbedRule::Published,
-                Some(PosEmbedArg::Transformers) => PosEmbedRule::Transformers,
-            },
-            icc: match self.icc {
-                None => ModelOptions::default().icc,
-                Some(IccArg::Srgb) => IccPolicy::ConvertToSrgb,
-                Some(IccArg::Ignore) => IccPolicy::Ignore,
-            },
-        })
-    }
 }
 
 #[derive(Debug, Subcommand)]

@@ -71,6 +71,8 @@ fn options_of(manifest: &Manifest) -> ModelOptions {
         pooling: model.pooling,
         pos_embed: model.pos_embed,
         icc: model.icc,
+        precision: model.precision,
+        isa: None,
     }
 }
 

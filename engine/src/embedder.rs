@@ -1,19 +1,21 @@
 //! Pictures to embeddings, in batches, with a recorded identity.
 
 use std::path::Path;
+use std::time::Duration;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device};
 use image::RgbImage;
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::decode::{DecodeOptions, IccPolicy};
 use crate::error::{EngineError, Result};
-use crate::features::{Embedding, Pooling, ProbeTokens};
+use crate::features::{Embedding, Features, Pooling, ProbeTokens};
+use crate::kernels::{Isa, Precision};
 use crate::preprocess::Preprocess;
-use crate::vit::config::PATCH_SIZE;
-use crate::vit::{PosEmbedRule, VisionTransformer, Weights};
+use crate::vit::backbone::{Backbone, Placement};
+use crate::vit::config::{PATCH_SIZE, VitConfig};
+use crate::vit::{PosEmbedRule, Weights};
 
 /// Everything that decides what vector a picture gets. Embeddings are comparable exactly when
 /// [`fingerprint`](Self::fingerprint) is equal.
@@ -33,6 +35,14 @@ pub struct ModelIdentity {
     pub preprocess: Preprocess,
     /// Treatment of embedded colour profiles.
     pub icc: IccPolicy,
+    /// Numbers that are multiplied. Not written, nor part of the fingerprint, when f32: that is
+    /// what every earlier release computed in.
+    #[serde(default, skip_serializing_if = "is_f32")]
+    pub precision: Precision,
+}
+
+fn is_f32(precision: &Precision) -> bool {
+    *precision == Precision::F32
 }
 
 /// Raised when the same picture and weights would give another vector than an earlier release did.
@@ -54,6 +64,7 @@ impl ModelIdentity {
             pos_embed: PosEmbedRule::default(),
             preprocess: Preprocess::default(),
             icc: IccPolicy::Ignore,
+            precision: Precision::default(),
         }
     }
 
@@ -62,13 +73,18 @@ impl ModelIdentity {
         self.weights_sha256.starts_with(FOREIGN)
     }
 
-    /// SHA-256 over weights hash, pooling, position rule, preprocessing and pipeline version, in
-    /// lower-case hexadecimal.
+    /// SHA-256 over weights hash, pooling, position rule, preprocessing, precision and pipeline
+    /// version, in lower-case hexadecimal.
     pub fn fingerprint(&self) -> String {
-        let Self { name: _, weights_sha256, dim, pooling, pos_embed, preprocess, icc } = self;
+        let Self { name: _, weights_sha256, dim, pooling, pos_embed, preprocess, icc, precision } =
+            self;
+        let precision = match precision {
+            Precision::F32 => String::new(),
+            other => format!("; precision {other}"),
+        };
         let text = format!(
             "akin pipeline {PIPELINE_VERSION}; weights {weights_sha256}; dim {dim}; pooling \
-             {pooling}; pos_embed {pos_embed}; resize {}; crop {}; icc {icc}",
+             {pooling}; pos_embed {pos_embed}; resize {}; crop {}; icc {icc}{precision}",
             preprocess.resize, preprocess.crop
         );
         format!("{:x}", Sha256::digest(text))
@@ -133,6 +149,10 @@ pub struct ModelOptions {
     pub pos_embed: PosEmbedRule,
     /// Treatment of embedded colour profiles.
     pub icc: IccPolicy,
+    /// Numbers that are multiplied; part of the identity, as the others above.
+    pub precision: Precision,
+    /// Instruction set of a CPU, the fastest there is when not given; no part of the identity.
+    pub isa: Option<Isa>,
 }
 
 impl Default for ModelOptions {
@@ -143,6 +163,8 @@ impl Default for ModelOptions {
             pos_embed: PosEmbedRule::default(),
             // The models were trained and evaluated on stored numbers, profile or not.
             icc: IccPolicy::Ignore,
+            precision: Precision::default(),
+            isa: None,
         }
     }
 }
@@ -150,15 +172,15 @@ impl Default for ModelOptions {
 /// A frozen DINOv2 backbone as an embedder.
 #[derive(Debug)]
 pub struct DinoEmbedder {
-    model: VisionTransformer,
+    backbone: Backbone,
     identity: ModelIdentity,
 }
 
 impl DinoEmbedder {
-    /// Opens a weights file (see [`Weights::open`]) on a device, in f32.
+    /// Opens a weights file (see [`Weights::open`]) on a device.
     ///
     /// # Errors
-    /// The weights are unsound, or do not fit the device.
+    /// The weights are unsound, do not fit the device, or cannot be computed as the options say.
     pub fn open(path: &Path, options: &ModelOptions, device: &Device) -> Result<Self> {
         Self::from_weights(&Weights::open(path)?, options, device)
     }
@@ -172,8 +194,9 @@ impl DinoEmbedder {
         options: &ModelOptions,
         device: &Device,
     ) -> Result<Self> {
-        let model = VisionTransformer::load(weights, options.pos_embed, device, DType::F32)?;
-        let config = model.config();
+        let place = Placement { device, precision: options.precision, isa: options.isa };
+        let backbone = Backbone::load(weights, options.pos_embed, place)?;
+        let config = backbone.config();
         let identity = ModelIdentity {
             name: weights.metadata("akin.name").unwrap_or_else(|| config.variant_name()),
             weights_sha256: weights.sha256().to_owned(),
@@ -182,19 +205,31 @@ impl DinoEmbedder {
             pos_embed: options.pos_embed,
             preprocess: options.preprocess.clone(),
             icc: options.icc,
+            precision: options.precision,
         };
-        Ok(Self { model, identity })
+        Ok(Self { backbone, identity })
     }
 
-    /// The backbone.
-    pub fn model(&self) -> &VisionTransformer {
-        &self.model
+    /// Shape of the backbone.
+    pub fn config(&self) -> &VitConfig {
+        self.backbone.config()
+    }
+
+    /// Instructions that our own kernels use; `None` where candle computes.
+    pub fn isa(&self) -> Option<Isa> {
+        self.backbone.isa()
+    }
+
+    /// Time that our own kernels spent in each stage so far, by name and over all threads, and bytes
+    /// of packed weights; `None` where candle computes.
+    pub fn usage(&self) -> Option<(Vec<(&'static str, Duration)>, usize)> {
+        self.backbone.usage()
     }
 
     /// Patches per picture and channels per patch of [`embed_dense`](Self::embed_dense).
     pub fn patch_tokens_shape(&self) -> (usize, usize) {
-        let side = self.identity.preprocess.crop as usize / PATCH_SIZE;
-        (side * side, self.model.config().embed_dim)
+        let side = self.side() / PATCH_SIZE;
+        (side * side, self.config().embed_dim)
     }
 
     /// Embeddings with the patch tokens they come with.
@@ -202,8 +237,8 @@ impl DinoEmbedder {
     /// # Errors
     /// As [`embed`](Embedder::embed).
     pub fn embed_dense(&self, batch: &[Pixels]) -> Result<Vec<DenseEmbedding>> {
-        self.in_chunks(batch, |pixels| {
-            let features = self.model.forward(pixels)?;
+        self.features(batch, &[self.config().depth - 1], |layers| {
+            let features = &layers[0];
             let embeddings = features.pool(self.identity.pooling)?;
             let patches = features.patch_tokens.to_dtype(DType::F32)?.flatten_from(1)?;
             let dense = embeddings.into_iter().zip(patches.to_vec2()?);
@@ -220,39 +255,26 @@ impl DinoEmbedder {
     /// [`EngineError::NoSuchLayer`] when the model has fewer blocks, or as
     /// [`embed`](Embedder::embed).
     pub fn probe_tokens(&self, batch: &[Pixels], blocks: usize) -> Result<Vec<ProbeTokens>> {
-        let depth = self.model.config().depth;
+        let depth = self.config().depth;
         let first = depth
             .checked_sub(blocks)
             .ok_or(EngineError::NoSuchLayer { layer: blocks.saturating_sub(1), depth })?;
         let layers: Vec<usize> = (first..depth).collect();
-        self.in_chunks(batch, |pixels| {
-            ProbeTokens::of_layers(&self.model.intermediate_layers(pixels, &layers)?)
-        })
+        self.features(batch, &layers, ProbeTokens::of_layers)
     }
 
-    /// Hands a batch to `run` as (B, 3, side, side). On the CPU the batch is shared out to the
-    /// cores: candle runs elementwise operations on one thread.
-    fn in_chunks<T: Send>(
+    fn side(&self) -> usize {
+        self.identity.preprocess.crop as usize
+    }
+
+    fn features<T: Send>(
         &self,
         batch: &[Pixels],
-        run: impl Fn(&Tensor) -> Result<Vec<T>> + Sync,
+        layers: &[usize],
+        run: impl Fn(&[Features]) -> Result<Vec<T>> + Sync,
     ) -> Result<Vec<T>> {
-        let side = self.identity.preprocess.crop as usize;
-        let run = |chunk: &[Pixels]| {
-            let values: Vec<f32> = chunk.iter().flat_map(|pixels| &pixels.0).copied().collect();
-            let shape = (chunk.len(), 3, side, side);
-            let input = Tensor::from_vec(values, shape, self.model.device())?;
-            run(&input)
-        };
-        if batch.is_empty() {
-            return Ok(Vec::new());
-        }
-        if !self.model.device().is_cpu() {
-            return run(batch);
-        }
-        let share = batch.len().div_ceil(rayon::current_num_threads());
-        let chunks: Vec<_> = batch.par_chunks(share).map(run).collect::<Result<_>>()?;
-        Ok(chunks.into_iter().flatten().collect())
+        let images: Vec<&[f32]> = batch.iter().map(Pixels::as_slice).collect();
+        self.backbone.features(&images, self.side(), layers, run)
     }
 }
 
@@ -281,6 +303,14 @@ impl Embedder for DinoEmbedder {
     }
 
     fn embed(&self, batch: &[Pixels]) -> Result<Vec<Embedding>> {
-        self.in_chunks(batch, |pixels| self.model.forward(pixels)?.pool(self.identity.pooling))
+        let pooling = self.identity.pooling;
+        if pooling == Pooling::Cls {
+            let images: Vec<&[f32]> = batch.iter().map(Pixels::as_slice).collect();
+            if let Some(tokens) = self.backbone.cls(&images, self.side()) {
+                let tokens = tokens.chunks_exact(self.config().embed_dim);
+                return tokens.map(|token| Embedding::normalised(token.to_vec())).collect();
+            }
+        }
+        self.features(batch, &[self.config().depth - 1], |layers| layers[0].pool(pooling))
     }
 }

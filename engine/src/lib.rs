@@ -38,4 +38,5 @@ pub use embedder::{DenseEmbedding, DinoEmbedder, Embedder, ModelIdentity, ModelO
 pub use error::{EngineError, Result};
 pub use features::{Embedding, Features, Pooling, ProbeTokens};
 pub use image::RgbImage;
+pub use kernels::{Isa, Precision};
 pub use preprocess::Preprocess;

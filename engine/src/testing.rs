@@ -4,6 +4,7 @@ use crate::decode::IccPolicy;
 use crate::embedder::{Embedder, ModelIdentity, Pixels};
 use crate::error::Result;
 use crate::features::{Embedding, Pooling};
+use crate::kernels::Precision;
 use crate::preprocess::Preprocess;
 use crate::vit::PosEmbedRule;
 
@@ -26,6 +27,7 @@ impl Default for ThumbnailEmbedder {
             pos_embed: PosEmbedRule::Published,
             preprocess: Preprocess::default(),
             icc: IccPolicy::default(),
+            precision: Precision::default(),
         };
         Self { identity }
     }

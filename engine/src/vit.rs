@@ -1,4 +1,4 @@
-//! The DINOv2 Vision Transformer, on candle tensors.
+//! The DINOv2 Vision Transformer: on candle tensors, and (`cpu`) on our own kernels.
 //!
 //! One definition serves every variant; what differs between them is data ([`config`]). Field and
 //! module names follow the published model, so weights map by name.
@@ -13,6 +13,8 @@ mod attention;
 mod ffn;
 mod block;
 mod model;
+pub(crate) mod cpu;
+pub(crate) mod backbone;
 
 pub use config::{FfnKind, PosEmbedRule, VARIANTS, Variant, VitConfig};
 pub use model::{Stage, VisionTransformer};

@@ -3,9 +3,10 @@
 
 use std::collections::HashMap;
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use engine::probe::{Heads, fit_logistic};
 use engine::train::schedule::CosineSchedule;
+use engine::vit::{PosEmbedRule, VisionTransformer, Weights};
 use engine::{DinoEmbedder, Embedder, ModelOptions, Preprocess, RgbImage};
 
 type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -95,11 +96,17 @@ fn probe_tokens_are_those_of_the_backbone() -> Result {
         })
     });
     let pixels = [model.prepare(&pictures[0])?, model.prepare(&pictures[1])?];
-    let depth = model.model().config().depth;
+    let depth = model.config().depth;
     let tokens = model.probe_tokens(&pixels, 2)?;
     let stacked: Vec<f32> = pixels.iter().flat_map(|p| p.as_slice()).copied().collect();
     let input = Tensor::from_vec(stacked, (2, 3, 28, 28), &Device::Cpu)?;
-    let layers = model.model().intermediate_layers(&input, &[depth - 2, depth - 1])?;
+    let reference = VisionTransformer::load(
+        &Weights::open(&weights)?,
+        PosEmbedRule::Published,
+        &Device::Cpu,
+        DType::F32,
+    )?;
+    let layers = reference.intermediate_layers(&input, &[depth - 2, depth - 1])?;
     for (i, tokens) in tokens.iter().enumerate() {
         let cls = [&layers[0].cls_token, &layers[1].cls_token].map(|cls| cls.get(i));
         let [before, last] = cls;

@@ -13,6 +13,7 @@ use std::cmp::Ordering;
 
 pub(crate) use audit::Audit;
 pub(crate) use exact::exact;
+pub(crate) use hnsw::Candidate;
 pub(crate) use layers::Layers;
 
 /// A row and its cosine similarity with the query.

@@ -20,6 +20,7 @@ mod pending;
 mod postings;
 mod format_1;
 mod audit;
+mod recent;
 mod values;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,6 +28,7 @@ use std::fs::File;
 use std::ops::Bound;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use roaring::RoaringBitmap;
 use serde::{Deserialize, Serialize};
@@ -35,6 +37,7 @@ pub(crate) use self::audit::Entry;
 pub(crate) use self::format_1::Format1;
 pub(crate) use self::pending::Pending;
 pub use self::postings::{Scalar, TEXT_BYTES, ValueRange, scalars};
+use self::recent::Recent;
 pub use self::values::FieldValues;
 use crate::durable::sync_folder;
 use crate::error::{IndexerError, IoContext, Result};
@@ -64,6 +67,7 @@ pub(crate) struct Meta {
 pub(crate) struct Catalog {
     folder: PathBuf,
     db: sled::Db,
+    recent: Recent,
 }
 
 impl Catalog {
@@ -82,7 +86,7 @@ impl Catalog {
             })?
             .map_err(|error| failed(folder, &error))?;
         sync_folder(folder)?;
-        Ok(Self { folder: folder.to_path_buf(), db })
+        Ok(Self { folder: folder.to_path_buf(), db, recent: Recent::new() })
     }
 
     /// Applies changes atomically and makes them durable. `alive` is brought up to date; `meta`
@@ -137,7 +141,7 @@ impl Catalog {
         }
         let changed = self.change_rows(rows, alive, &mut batch)?;
         batch.insert(b"m", self.encoded(&meta)?);
-        self.apply(batch)?;
+        self.recent.forget(pending.images.keys(), || self.apply(batch))?;
         *alive = changed;
         Ok(meta)
     }
@@ -257,6 +261,11 @@ impl Catalog {
         let key = image_key(id);
         let decode = |bytes: sled::IVec| Record::decode(&bytes).ok_or_else(|| self.damaged(&key));
         self.value(&key)?.map(decode).transpose()
+    }
+
+    /// [`record`](Self::record) for showing: from memory where it was shown lately.
+    pub(crate) fn shown(&self, id: ImageId) -> Result<Option<Arc<Record>>> {
+        self.recent.get(id, || self.record(id))
     }
 
     pub(crate) fn seen(&self, path: &[u8]) -> Result<Option<Seen>> {

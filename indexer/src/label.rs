@@ -79,8 +79,8 @@ pub fn by_files(
     cancel: &AtomicBool,
 ) -> Result<(Vec<Labelling>, Vec<Skipped>)> {
     let recipe = head.info().recipe;
-    recipe.check(model.model().config().depth)?;
-    check_dim(head, recipe.dim(model.model().config().embed_dim))?;
+    recipe.check(model.config().depth)?;
+    check_dim(head, recipe.dim(model.config().embed_dim))?;
     let images: Vec<(ImageId, Record)> = collection.images().collect::<Result<_>>()?;
     let files: Vec<SourceFile> = images
         .iter()

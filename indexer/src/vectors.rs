@@ -5,8 +5,9 @@
 //! f32) and rows of `[image id: u64][values][crc32 of both: u32]`, all little-endian. A row is named
 //! by its position counted over all shards.
 
-mod rows;
+mod mapped;
 mod shard;
+mod rows;
 mod inspect;
 
 use std::path::{Path, PathBuf};

@@ -2,12 +2,14 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
-use super::positive;
+use super::{MatmulArg, positive};
 
 #[derive(Debug, Subcommand)]
 pub enum BenchCommand {
+    /// Time the model: images a second, arithmetic a second, where the time goes
+    Embed(BenchEmbedArgs),
     /// Time making a collection of given vectors
     Index(BenchIndexArgs),
     /// Time searching a collection with given vectors, from query to records
@@ -44,4 +46,39 @@ pub struct BenchSearchArgs {
     /// Compare with every image, without HNSW
     #[arg(long)]
     pub exact: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct BenchEmbedArgs {
+    /// Pictures that are embedded at a time; several sizes are timed one after the other
+    #[arg(long, value_name = "N", value_delimiter = ',', default_value = "1,16")]
+    pub batch: Vec<usize>,
+    /// Side of the model's input in pixels, a multiple of 14 [default: the model's own]
+    #[arg(long, value_name = "PX")]
+    pub size: Option<u32>,
+    /// Precision of matrix products
+    #[arg(long, visible_alias = "precision", value_enum, default_value = "f32")]
+    pub matmul: MatmulArg,
+    /// Instructions of the processor to use [default: the fastest it has]
+    #[arg(long, value_enum)]
+    pub isa: Option<IsaArg>,
+    /// Timed repetitions of each batch size, after one that is not counted
+    #[arg(long, value_name = "N", default_value = "9", value_parser = positive)]
+    pub rounds: usize,
+    /// Read commands from standard input instead (`run BATCH ROUNDS`, `quit`) and answer each with
+    /// a line of seconds, for a program that times several engines in turn
+    #[arg(long)]
+    pub serve: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum IsaArg {
+    /// Plain loops
+    Portable,
+    /// AVX2 and FMA
+    Avx2,
+    /// AVX-512
+    Avx512,
+    /// Intel AMX
+    Amx,
 }

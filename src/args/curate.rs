@@ -65,7 +65,7 @@ pub struct CurateRunArgs {
     /// to the model]
     #[arg(long, value_name = "COSINE")]
     pub threshold: Option<f32>,
-    /// What goes with an image that is like an excluded one [default: component]
+    /// What goes with an image that is like an excluded one [default: duplicates]
     #[arg(long, value_enum)]
     pub spread: Option<SpreadArg>,
     /// Keep so many images, drawn evenly over a hierarchy of clusters
@@ -86,6 +86,8 @@ pub enum CurateMethod {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum SpreadArg {
+    /// What self-deduplication kept for it
+    Duplicates,
     /// All that a chain of similar pairs leads to, as published
     Component,
     /// Nothing more

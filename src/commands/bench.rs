@@ -1,4 +1,7 @@
-//! `akin bench`: the speed of making and of searching a collection, on vectors given.
+//! `akin bench`: the speed of the model (`embed`), and of making and searching a collection of
+//! vectors given.
+
+mod embed;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -23,6 +26,7 @@ const MODEL: &str = "bench";
 
 pub fn run(settings: &Settings, command: &BenchCommand) -> Outcome {
     match command {
+        BenchCommand::Embed(args) => embed::run(settings, args),
         BenchCommand::Index(args) => index(settings, args),
         BenchCommand::Search(args) => search(settings, args),
     }
@@ -48,6 +52,7 @@ fn index(settings: &Settings, args: &BenchIndexArgs) -> Outcome {
         pos_embed: engine::vit::PosEmbedRule::default(),
         preprocess: engine::Preprocess::default(),
         icc: engine::decode::IccPolicy::Ignore,
+        precision: engine::Precision::F32,
     };
     let options = CreateOptions { ann_from: args.ann_from, ..CreateOptions::default() };
     let (start, cpu) = (Instant::now(), cpu_time());
@@ -59,7 +64,8 @@ fn index(settings: &Settings, args: &BenchIndexArgs) -> Outcome {
             break;
         }
         for values in block.chunks_exact(vectors.dim()) {
-            let name = format!("/bench/{row:010}");
+            // Rows of two collections are not the same file.
+            let name = format!("/bench/{}/{row:010}", args.collection);
             let image = NewImage {
                 path: Locator::from(Path::new(&name)),
                 sha256: ContentHash::of(name.as_bytes()),

@@ -81,6 +81,7 @@ fn configured(settings: &Settings, args: &CurateRunArgs) -> CurateConfig {
             Step::RelativeDedup(step) => {
                 step.threshold = args.threshold.or(step.threshold);
                 step.spread = match args.spread {
+                    Some(SpreadArg::Duplicates) => Spread::Duplicates,
                     Some(SpreadArg::Component) => Spread::Component,
                     Some(SpreadArg::Direct) => Spread::Direct,
                     None => step.spread,

@@ -108,7 +108,7 @@ impl<'a> Run<'a> {
 
     fn fit(&mut self, plan: &Plan) -> Outcome<(Head, Value)> {
         if let Plan::Linear { config, .. } = plan {
-            let depth = self.model.model().config().depth;
+            let depth = self.model.config().depth;
             config.recipes.iter().try_for_each(|recipe| recipe.check(depth))?;
         }
         let args = self.args;

@@ -211,7 +211,7 @@ impl HitBody {
             label: likeness::words(model, similarity, percentile),
             width: record.width,
             height: record.height,
-            payload: payload.then_some(record.payload),
+            payload: payload.then(|| record.payload.clone()),
             duplicates: duplicates.map(|ids| ids.into_iter().map(|ImageId(id)| id).collect()),
         }
     }

@@ -5,6 +5,7 @@ use std::arch::asm;
 use std::arch::x86_64::__cpuid_count;
 use std::sync::OnceLock;
 
+use super::block::Product;
 use super::tiles::{SIDE, Tile};
 
 /// Whether the processor has the instructions and the kernel lets this process use them. Asked
@@ -137,5 +138,150 @@ pub(super) unsafe fn multiply(
             bytes = in(reg) bytes,
             options(nostack),
         );
+    }
+}
+
+/// The loop along the inner axis: loads and products of one step, for as many tiles as the product
+/// is deep.
+macro_rules! multiply_along {
+    ($p:expr, $($line:literal),* $(,)?) => {{
+        let p: &Product = $p;
+        asm!(
+            "2:",
+            $($line,)*
+            "add {a0}, 1024",
+            "add {a1}, 1024",
+            "add {b}, {b_step}",
+            "dec {depth}",
+            "jnz 2b",
+            a0 = inout(reg) p.a => _,
+            a1 = inout(reg) p.a.wrapping_add(p.a_tile_row) => _,
+            b = inout(reg) p.b => _,
+            depth = inout(reg) p.depth => _,
+            row = in(reg) 64usize,
+            b_row = in(reg) p.b_stride * size_of::<f32>(),
+            b_step = in(reg) p.b_stride * size_of::<f32>() * SIDE,
+            options(nostack, readonly),
+        )
+    }};
+}
+
+/// A product of tiles and a panel: up to 32 rows and two column blocks, in four tiles of sums that
+/// stay in registers along the inner axis.
+///
+/// # Safety
+/// A [`TileConfig`] is loaded on this thread, and the product describes memory that may be read,
+/// and written in `out` by whole groups of 16 rows.
+pub(super) unsafe fn product(p: &Product) {
+    debug_assert!(p.depth > 0 && (1..=2 * SIDE).contains(&p.rows) && (1..=2).contains(&p.blocks));
+    // SAFETY: the second row of tiles and column block are touched only where the product has them.
+    unsafe {
+        match (p.rows > SIDE, p.blocks > 1) {
+            (true, true) => {
+                sums::<true, true>(p, Sums::Begin);
+                multiply_along!(
+                    p,
+                    "tileloadd tmm6, [{b} + {b_row}]",
+                    "tileloadd tmm4, [{a0} + {row}]",
+                    "tdpbf16ps tmm0, tmm4, tmm6",
+                    "tileloadd tmm7, [{b} + {b_row} + 64]",
+                    "tdpbf16ps tmm1, tmm4, tmm7",
+                    "tileloadd tmm5, [{a1} + {row}]",
+                    "tdpbf16ps tmm2, tmm5, tmm6",
+                    "tdpbf16ps tmm3, tmm5, tmm7",
+                );
+                sums::<true, true>(p, Sums::End);
+            }
+            (true, false) => {
+                sums::<true, false>(p, Sums::Begin);
+                multiply_along!(
+                    p,
+                    "tileloadd tmm6, [{b} + {b_row}]",
+                    "tileloadd tmm4, [{a0} + {row}]",
+                    "tdpbf16ps tmm0, tmm4, tmm6",
+                    "tileloadd tmm5, [{a1} + {row}]",
+                    "tdpbf16ps tmm2, tmm5, tmm6",
+                );
+                sums::<true, false>(p, Sums::End);
+            }
+            (false, true) => {
+                sums::<false, true>(p, Sums::Begin);
+                multiply_along!(
+                    p,
+                    "tileloadd tmm4, [{a0} + {row}]",
+                    "tileloadd tmm6, [{b} + {b_row}]",
+                    "tdpbf16ps tmm0, tmm4, tmm6",
+                    "tileloadd tmm7, [{b} + {b_row} + 64]",
+                    "tdpbf16ps tmm1, tmm4, tmm7",
+                );
+                sums::<false, true>(p, Sums::End);
+            }
+            (false, false) => {
+                sums::<false, false>(p, Sums::Begin);
+                multiply_along!(
+                    p,
+                    "tileloadd tmm4, [{a0} + {row}]",
+                    "tileloadd tmm6, [{b} + {b_row}]",
+                    "tdpbf16ps tmm0, tmm4, tmm6",
+                );
+                sums::<false, false>(p, Sums::End);
+            }
+        }
+    }
+}
+
+/// Which end of a product [`sums`] is at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sums {
+    Begin,
+    End,
+}
+
+/// Zeroes or loads the tiles of sums before a product, or stores them after it: tmm0 and tmm1 are
+/// the first 16 rows, tmm2 and tmm3 the second.
+#[inline(always)]
+unsafe fn sums<const LOWER: bool, const RIGHT: bool>(p: &Product, end: Sums) {
+    let stride = p.out_row * size_of::<f32>();
+    /// One instruction on a tile of the result.
+    macro_rules! at {
+        ($instruction:literal, $rows:expr, $blocks:expr) => {{
+            let out = p.out.wrapping_add($rows * p.out_tile_row + $blocks * p.out_block);
+            asm!($instruction, out = in(reg) out, stride = in(reg) stride, options(nostack))
+        }};
+    }
+    // SAFETY: only the tiles of the product's rows and columns are touched, in memory its caller
+    // vouches for.
+    unsafe {
+        if end == Sums::End {
+            at!("tilestored [{out} + {stride}], tmm0", 0, 0);
+            if RIGHT {
+                at!("tilestored [{out} + {stride}], tmm1", 0, 1);
+            }
+            if LOWER {
+                at!("tilestored [{out} + {stride}], tmm2", 1, 0);
+            }
+            if LOWER && RIGHT {
+                at!("tilestored [{out} + {stride}], tmm3", 1, 1);
+            }
+        } else if p.accumulate {
+            at!("tileloadd tmm0, [{out} + {stride}]", 0, 0);
+            if RIGHT {
+                at!("tileloadd tmm1, [{out} + {stride}]", 0, 1);
+            }
+            if LOWER {
+                at!("tileloadd tmm2, [{out} + {stride}]", 1, 0);
+            }
+            if LOWER && RIGHT {
+                at!("tileloadd tmm3, [{out} + {stride}]", 1, 1);
+            }
+        } else {
+            asm!(
+                "tilezero tmm0",
+                "tilezero tmm1",
+                "tilezero tmm2",
+                "tilezero tmm3",
+                options(nostack, nomem)
+            );
+        }
     }
 }

@@ -266,6 +266,7 @@ mod tests {
     use super::super::recipe::Scale;
     use super::*;
     use crate::decode::IccPolicy;
+    use crate::kernels::Precision;
     use crate::preprocess::Preprocess;
     use crate::vit::PosEmbedRule;
 
@@ -278,6 +279,7 @@ mod tests {
             pos_embed: PosEmbedRule::Published,
             preprocess: Preprocess::default(),
             icc: IccPolicy::Ignore,
+            precision: Precision::F32,
         };
         let info = HeadInfo::new(
             (&model, vec!["cat".to_owned(), "dog".to_owned()]),

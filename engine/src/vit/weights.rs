@@ -244,6 +244,12 @@ impl Weights {
         Ok(Some(values))
     }
 
+    /// [`values`](Self::values) of a parameter that every backbone has.
+    pub(crate) fn required(&self, canonical: &str) -> Result<Vec<f32>, WeightsError> {
+        self.values(canonical)?
+            .ok_or_else(|| not_a_backbone(self.path(), format!("it stores no `{canonical}`")))
+    }
+
     /// A required parameter as a tensor of the canonical shape.
     pub(crate) fn tensor(
         &self,
@@ -252,9 +258,7 @@ impl Weights {
         dtype: DType,
         device: &Device,
     ) -> crate::error::Result<Tensor> {
-        let values = self
-            .values(canonical)?
-            .ok_or_else(|| not_a_backbone(self.path(), format!("it stores no `{canonical}`")))?;
+        let values = self.required(canonical)?;
         Ok(Tensor::from_vec(values, shape, device)?.to_dtype(dtype)?)
     }
 }

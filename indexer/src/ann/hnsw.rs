@@ -18,6 +18,7 @@
 use std::panic::AssertUnwindSafe;
 
 use crossbeam_channel::{Receiver, Sender};
+use engine::kernels::dot;
 use memmap2::MmapMut;
 use rayon::prelude::*;
 use usearch::{Index, IndexOptions, MetricKind, ScalarKind};
@@ -31,6 +32,17 @@ const EF_CONSTRUCTION: usize = 128;
 /// when more neighbours are asked for. Measured to give recall@10 above 0.99 (`bench/peers/ann.py`).
 const EF_SEARCH: usize = 40;
 const EF_ROWS: usize = 200_000;
+
+/// Standard deviations that the error of a distance is taken to stay below: it does but for one of 10^9.
+const CERTAIN: f32 = 6.0;
+
+/// A row that may be near a query.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Candidate {
+    pub(crate) row: u32,
+    /// What its similarity hardly exceeds.
+    pub(crate) at_most: f32,
+}
 
 /// Rows and the links between them.
 pub(crate) struct Graph {
@@ -139,30 +151,39 @@ impl Graph {
         Ok(vector.iter().map(|value| (value * factor).round().clamp(-127.0, 127.0) as i8).collect())
     }
 
-    /// About the `k` rows nearest to a query, roughly nearest first; only such as `accept` takes,
-    /// if given.
+    /// About the `k` rows nearest to a query, roughly nearest first; only such as
+    /// `accept` takes, if given.
     pub(crate) fn candidates(
         &self,
         query: &[f32],
         k: usize,
         accept: Option<&(dyn Fn(u32) -> bool + Sync)>,
-    ) -> Result<Vec<u32>> {
+    ) -> Result<Vec<Candidate>> {
         if self.index.size() == 0 || k == 0 {
             return Ok(Vec::new());
         }
         // The order of products does not depend on the query's length: it gets all levels.
         let largest = query.iter().fold(f32::MIN_POSITIVE, |max, value| max.max(value.abs()));
-        let query = self.quantised(query, largest)?;
+        let bytes = self.quantised(query, largest)?;
         self.permits.1.recv().map_err(|error| ann(&error))?;
         let found = match accept {
-            None => self.index.search(&query, k),
-            Some(accept) => self.index.filtered_search(&query, k, |row| {
+            None => self.index.search(&bytes, k),
+            Some(accept) => self.index.filtered_search(&bytes, k, |row| {
                 std::panic::catch_unwind(AssertUnwindSafe(|| accept(row as u32))).unwrap_or(false)
             }),
         };
         self.permits.0.send(()).map_err(|error| ann(&error))?;
         let found = found.map_err(|error| ann(&error))?;
-        Ok(found.keys.into_iter().filter_map(|row| u32::try_from(row).ok()).collect())
+        let (row_step, query_step) = (self.scale / 127.0, largest / 127.0);
+        // Rounding errors of a component are spread evenly over a step; what they add to a product of unit vectors has
+        // their variance.
+        let of_rows = dot(query, query) * row_step * row_step;
+        let deviation = ((of_rows + query_step * query_step) / 12.0).sqrt();
+        let candidate = |(row, distance): (u64, f32)| {
+            let similarity = (1.0 - distance) * row_step * query_step;
+            Some(Candidate { row: row.try_into().ok()?, at_most: similarity + CERTAIN * deviation })
+        };
+        Ok(found.keys.into_iter().zip(found.distances).filter_map(candidate).collect())
     }
 
     /// The library's own bytes.

@@ -10,7 +10,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use rayon::prelude::*;
 use roaring::RoaringBitmap;
 
-use super::hnsw::Graph;
+use super::hnsw::{Candidate, Graph};
 use super::snapshot::{self, Mode};
 use crate::error::Result;
 use crate::vectors::Rows;
@@ -214,7 +214,7 @@ impl Layers {
         query: &[f32],
         k: usize,
         accept: Option<&(dyn Fn(u32) -> bool + Sync)>,
-    ) -> Result<Vec<u32>> {
+    ) -> Result<Vec<Candidate>> {
         let mut rows = self.base.graph.candidates(query, k, accept)?;
         if let Some(tail) = &self.tail {
             let tail = tail.read().unwrap_or_else(PoisonError::into_inner);
@@ -238,7 +238,8 @@ fn unreachable(graph: &Graph, vectors: &Rows, rows: &[u32]) -> Result<Vec<u32>> 
 fn is_reached(graph: &Graph, vectors: &Rows, row: u32, vector: &[f32]) -> Result<bool> {
     let mut found = Vec::new();
     for reach in REACH {
-        found = graph.candidates(vector, reach, None)?;
+        let candidates = graph.candidates(vector, reach, None)?;
+        found = candidates.into_iter().map(|candidate| candidate.row).collect();
         if found.contains(&row) {
             return Ok(true);
         }

@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use roaring::RoaringBitmap;
 
-use super::hnsw::Graph;
+use super::hnsw::{Candidate, Graph};
 use super::*;
 use crate::id::ImageId;
 use crate::vectors::{Precision, Rows, Vectors};
@@ -32,12 +32,32 @@ fn stored(folder: &Path, rows: u64) -> (Vectors, Rows, RoaringBitmap) {
     (vectors, snapshot, (0..rows as u32).collect())
 }
 
+fn rows_of(found: crate::error::Result<Vec<Candidate>>) -> Vec<u32> {
+    found.expect("candidates").into_iter().map(|candidate| candidate.row).collect()
+}
+
+#[test]
+fn what_a_similarity_hardly_exceeds_is_just_above_it() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let (_vectors, rows, alive) = stored(folder.path(), 2000);
+    let layers = Layers::build(folder.path(), &rows, &alive).expect("build");
+    for seed in 0..50 {
+        let query = vector(1_000_000 + seed);
+        for candidate in layers.candidates(&query, 80, None).expect("candidates") {
+            let (_, stored) = rows.checked(u64::from(candidate.row)).expect("row");
+            let similarity = engine::kernels::dot(&query, &stored);
+            let over = candidate.at_most - similarity;
+            assert!((0.0..0.05).contains(&over), "{similarity} but at most {}", candidate.at_most);
+        }
+    }
+}
+
 /// Of the ten nearest of 50 queries, how many the layers and the rows beyond them hold.
 fn recall(layers: &Layers, rows: &Rows, alive: &RoaringBitmap) -> f64 {
     let mut found = 0;
     for query in 0..50 {
         let query = vector(1_000_000 + query);
-        let mut candidates = layers.candidates(&query, 80, None).expect("candidates");
+        let mut candidates = rows_of(layers.candidates(&query, 80, None));
         candidates.extend(layers.rows() as u32..rows.len() as u32);
         let truth = exact(rows, alive, &query, 10).expect("exact");
         found += truth.iter().filter(|hit| candidates.contains(&hit.row)).count();
@@ -94,7 +114,7 @@ fn a_base_of_mostly_dead_rows_is_built_anew() {
     alive.remove_range(0..400);
     layers.save(folder.path(), &rows, &alive).expect("save");
     assert!(size() < before * 7 / 10, "{} of {before}", size());
-    let found = layers.candidates(&vector(900), 50, None).expect("candidates");
+    let found = rows_of(layers.candidates(&vector(900), 50, None));
     assert!(found.contains(&900) && found.iter().all(|&row| row >= 400));
 }
 
@@ -143,7 +163,7 @@ fn a_tail_of_another_base_is_not_used() {
     Layers::build(folder.path(), &rows, &alive).expect("build");
     std::fs::write(folder.path().join("tail.hnsw"), tail).expect("write");
     let opened = Layers::open(folder.path(), DIM, 420).expect("open").expect("sound");
-    assert!(!opened.candidates(&vector(7), 20, None).expect("candidates").contains(&7));
+    assert!(!rows_of(opened.candidates(&vector(7), 20, None)).contains(&7));
     assert!(recall(&opened, &rows, &alive) >= 0.95);
 }
 
@@ -153,13 +173,13 @@ fn a_filter_is_kept_to_and_its_panic_goes_no_further() {
     let (_vectors, rows, alive) = stored(folder.path(), 500);
     let layers = Layers::build(folder.path(), &rows, &alive).expect("build");
     let third = |row: u32| row.is_multiple_of(3);
-    let found = layers.candidates(&vector(12), 10, Some(&third)).expect("candidates");
+    let found = rows_of(layers.candidates(&vector(12), 10, Some(&third)));
     assert!(found.len() >= 10 && found.contains(&12) && found.iter().all(|row| row % 3 == 0));
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
     let found = layers.candidates(&vector(12), 10, Some(&|row| row == 12 || panic!("odd")));
     std::panic::set_hook(hook);
-    assert_eq!(found.expect("candidates"), [12]);
+    assert_eq!(rows_of(found), [12]);
 }
 
 #[test]
@@ -198,7 +218,7 @@ fn more_searching_threads_than_permits_wait_and_the_tail_grows_meanwhile() {
                     let mut count = 0;
                     while !done.load(Ordering::Relaxed) || count < 20 {
                         let seed = (t * 50 + count) % 500;
-                        let found = layers.candidates(&vector(seed), 5, None).expect("search");
+                        let found = rows_of(layers.candidates(&vector(seed), 5, None));
                         assert!(found.len() >= 5 && found.contains(&(seed as u32)), "{seed}");
                         count += 1;
                     }
@@ -216,5 +236,5 @@ fn more_searching_threads_than_permits_wait_and_the_tail_grows_meanwhile() {
             thread.join().expect("no panic");
         }
     });
-    assert!(layers.candidates(&vector(650), 5, None).expect("search").contains(&650));
+    assert!(rows_of(layers.candidates(&vector(650), 5, None)).contains(&650));
 }

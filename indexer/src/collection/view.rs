@@ -4,12 +4,11 @@ use std::borrow::Cow;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use engine::kernels::dot;
 use engine::{Embedding, ModelIdentity};
 use roaring::RoaringBitmap;
 
 use super::{describe, layout::Lock};
-use crate::ann::{Layers, Neighbour, exact};
+use crate::ann::{Candidate, Layers, Neighbour, exact};
 use crate::catalog::{Catalog, FieldValues, ValueRange};
 use crate::error::{IndexerError, Result};
 use crate::id::{ContentHash, ImageId};
@@ -66,7 +65,7 @@ pub struct Hit {
     /// Cosine similarity with the query.
     pub similarity: f32,
     /// What is known of it.
-    pub record: Record,
+    pub record: Arc<Record>,
 }
 
 impl Reader {
@@ -190,12 +189,12 @@ impl View {
             Some(_) => layers.candidates(query, wanted, Some(&accept))?,
             None => layers.candidates(query, wanted, None)?,
         };
-        let survive = |rows: &mut Vec<u32>| {
-            rows.retain(|&row| pool.contains(row));
+        let survive = |found: &mut Vec<Candidate>| {
+            found.retain(|candidate| pool.contains(candidate.row));
             // A row that was unreachable when the base was made is in two graphs.
-            rows.sort_unstable();
-            rows.dedup();
-            rows.len() >= k
+            found.sort_unstable_by(|a, b| a.row.cmp(&b.row).then(b.at_most.total_cmp(&a.at_most)));
+            found.dedup_by_key(|candidate| candidate.row);
+            found.len() >= k
         };
         if !survive(&mut found) {
             // Most rows near the query have been replaced: look past them.
@@ -209,16 +208,16 @@ impl View {
             let mut others: RoaringBitmap = pool.range(uncovered..).collect();
             others |= layers.loose() & pool;
             let others = exact(&self.rows, &others, query, k)?;
-            found.extend(others.into_iter().map(|neighbour| neighbour.row));
+            let others = others.into_iter();
+            found.extend(
+                others.map(|Neighbour { row, similarity }| Candidate { row, at_most: similarity }),
+            );
             survive(&mut found);
         }
         let start = Instant::now();
-        let mut near =
-            found.into_iter().map(|row| self.scored(row, query)).collect::<Result<Vec<_>>>()?;
-        sort(&mut near);
-        near.truncate(k);
+        let near = self.best_of(found, query, k);
         *rescoring += start.elapsed();
-        Ok(near)
+        near
     }
 
     /// [`nearest`](Self::nearest) without HNSW: every image is compared.
@@ -284,16 +283,42 @@ impl View {
         let best = exact(&self.rows, rows, query, k)?;
         let start = Instant::now();
         // Read again through the checksum: a damaged vector is named, never served.
-        let scored = best.into_iter().map(|Neighbour { row, .. }| self.scored(row, query));
-        let mut near = scored.collect::<Result<Vec<_>>>()?;
+        let rows: Vec<u32> = best.into_iter().map(|Neighbour { row, .. }| row).collect();
+        let mut near = Vec::with_capacity(rows.len());
+        self.scored(&rows, query, &mut near)?;
         sort(&mut near);
         *rescoring += start.elapsed();
         Ok(near)
     }
 
-    fn scored(&self, row: u32, query: &[f32]) -> Result<Near> {
-        let (id, stored) = self.rows.checked(u64::from(row))?;
-        Ok(Near { row, id, similarity: dot(query, &stored) })
+    /// The best of candidates, compared exactly: the promising ones first, and no further than a candidate could still be
+    /// among the best.
+    fn best_of(&self, mut found: Vec<Candidate>, query: &[f32], k: usize) -> Result<Vec<Near>> {
+        const AT_A_TIME: usize = 8;
+        found.sort_unstable_by(|a, b| b.at_most.total_cmp(&a.at_most).then(a.row.cmp(&b.row)));
+        let mut near = Vec::with_capacity(found.len());
+        let mut rows = Vec::with_capacity(k.max(AT_A_TIME));
+        while let Some(next) = found.get(near.len()) {
+            if near.len() >= k {
+                sort(&mut near);
+                if next.at_most < near[k - 1].similarity {
+                    break;
+                }
+            }
+            let count = if near.is_empty() { k } else { AT_A_TIME.max(k / 4) };
+            rows.clear();
+            rows.extend(found.iter().skip(near.len()).take(count).map(|candidate| candidate.row));
+            self.scored(&rows, query, &mut near)?;
+        }
+        sort(&mut near);
+        near.truncate(k);
+        Ok(near)
+    }
+
+    /// Rows with their exact similarities.
+    fn scored(&self, rows: &[u32], query: &[f32], near: &mut Vec<Near>) -> Result<()> {
+        let mut add = |row, id, similarity| near.push(Near { row, id, similarity });
+        self.rows.compare(query, rows, &mut add)
     }
 
     /// The stored embedding of an image; unit length up to rounding.
@@ -393,7 +418,7 @@ impl View {
     /// # Errors
     /// The catalog cannot be read.
     pub fn hit(&self, Near { row, id, similarity }: Near) -> Result<Option<Hit>> {
-        let record = self.catalog.record(id)?.filter(|record| record.row == u64::from(row));
+        let record = self.catalog.shown(id)?.filter(|record| record.row == u64::from(row));
         Ok(record.map(|record| Hit { id, similarity, record }))
     }
 }

@@ -66,8 +66,10 @@ pub struct RelativeDedup {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Spread {
-    /// Every image that a chain of pairs over the threshold leads to, as published.
+    /// What self-deduplication kept for such images: it stands for a leak.
     #[default]
+    Duplicates,
+    /// Every image that a chain of pairs over this step's threshold leads to, as published.
     Component,
     /// Nothing.
     Direct,

@@ -34,17 +34,26 @@ pub(crate) struct State {
     pub(crate) alive: Vec<u32>,
     /// What seed sets retrieved, by item and set; `None` before retrieval.
     pub(crate) picks: Option<Vec<Pick>>,
+    /// Groups of duplicates by self-deduplication, those that went too: item to group.
+    pub(crate) duplicates: BTreeMap<u32, u32>,
 }
 
 impl State {
     pub(crate) fn new(pool: &ImageSet) -> Self {
-        Self { alive: (0..pool.images().len() as u32).collect(), picks: None }
+        Self {
+            alive: (0..pool.images().len() as u32).collect(),
+            picks: None,
+            duplicates: BTreeMap::new(),
+        }
     }
 
     /// Applies what a step said.
     pub(crate) fn apply(&mut self, step: &Step, output: &StepOutput) {
         let gone = |item: &u32| output.dropped.binary_search_by_key(item, |d| d.item).is_ok();
         self.alive.retain(|item| !gone(item));
+        if matches!(step, Step::SelfDedup(_)) {
+            self.duplicates.extend(output.components.iter().copied());
+        }
         if matches!(step, Step::Retrieve(_)) {
             self.picks = Some(output.picks.clone());
         } else if let Some(picks) = &mut self.picks {

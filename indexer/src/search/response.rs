@@ -1,5 +1,7 @@
 //! What a search answers, and its JSON.
 
+use std::sync::Arc;
+
 use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
 
@@ -35,7 +37,7 @@ pub struct SearchHit {
     /// Share of random pairs of images that are less similar, in percent.
     pub percentile: Option<f32>,
     /// What is known of it.
-    pub record: Record,
+    pub record: Arc<Record>,
     /// Near-duplicates that it stands for, best first; none where they are not hidden.
     pub duplicates: Option<Vec<ImageId>>,
 }

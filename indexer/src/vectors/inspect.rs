@@ -2,11 +2,9 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use memmap2::{Mmap, MmapOptions};
-
-use super::shard::{header, map};
+use super::mapped::Mapped;
+use super::shard::header;
 use super::{HEADER_BYTES, Precision, ROWS_PER_SHARD, Rows, shard_name};
 use crate::error::{IoContext, Result};
 
@@ -41,12 +39,12 @@ pub(crate) fn inspect(
         let mut fault = |problem: String| faults.push(ShardFault { path: path.clone(), problem });
         if !exists {
             fault(format!("it is missing, with {expected} rows"));
-            shards.push(Arc::new(nothing(&path)?));
+            shards.push(Mapped::nothing(&path)?);
             continue;
         }
         let file = File::open(&path).io("open", &path)?;
         let length = file.metadata().io("read", &path)?.len();
-        let map = map(&file, &path)?;
+        let map = Mapped::new(&file, &path)?;
         if map.get(..HEADER_BYTES as usize) != Some(&header(dim, precision)) {
             fault(format!("its header is damaged, or not of {dim} {precision} values"));
         }
@@ -60,9 +58,4 @@ pub(crate) fn inspect(
     }
     let rows = Rows { folder: folder.into(), dim, precision, shards, len: rows.unwrap_or(found) };
     Ok((rows, faults))
-}
-
-/// In place of a shard that is not there.
-fn nothing(path: &Path) -> Result<Mmap> {
-    MmapOptions::new().len(1).map_anon().and_then(|map| map.make_read_only()).io("map", path)
 }

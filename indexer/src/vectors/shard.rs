@@ -5,8 +5,7 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use memmap2::Mmap;
-
+use super::mapped::Mapped;
 use super::{HEADER_BYTES, Precision, damaged};
 use crate::error::{IoContext, Result};
 
@@ -21,7 +20,7 @@ pub(super) struct Shard {
     stride: u64,
     /// Covers the rows that existed when it was made; remade after every write. Views keep the old
     /// ones, which stay valid, as a shard only grows while views of it exist.
-    pub(super) map: Arc<Mmap>,
+    pub(super) map: Arc<Mapped>,
     /// Rows appended but not yet written.
     pub(super) pending: Vec<u8>,
 }
@@ -37,7 +36,7 @@ impl Shard {
             .open(path)
             .io("create", path)?;
         file.write_all(&header(dim, precision)).io("write", path)?;
-        let map = map(&file, path)?;
+        let map = Mapped::new(&file, path)?;
         let stride = precision.stride(dim) as u64;
         Ok(Self { path: path.to_path_buf(), file, rows: 0, stride, map, pending: Vec::new() })
     }
@@ -61,7 +60,7 @@ impl Shard {
         }
         let stride = precision.stride(dim) as u64;
         let rows = (length - HEADER_BYTES) / stride;
-        let map = map(&file, path)?;
+        let map = Mapped::new(&file, path)?;
         Ok(Self { path: path.to_path_buf(), file, rows, stride, map, pending: Vec::new() })
     }
 
@@ -71,7 +70,7 @@ impl Shard {
         self.rows = rows;
         if self.file.metadata().io("read", &self.path)?.len() != length {
             self.file.set_len(length).io("truncate", &self.path)?;
-            self.map = map(&self.file, &self.path)?;
+            self.map = Mapped::new(&self.file, &self.path)?;
         }
         Ok(())
     }
@@ -90,7 +89,7 @@ impl Shard {
             .and_then(|()| self.file.sync_data())
             .io("write", &self.path)?;
         self.pending = Vec::new();
-        self.map = map(&self.file, &self.path)?;
+        self.map = Mapped::new(&self.file, &self.path)?;
         Ok(())
     }
 }
@@ -101,12 +100,4 @@ pub(super) fn header(dim: usize, precision: Precision) -> Vec<u8> {
     header.extend((dim as u32).to_le_bytes());
     header.extend(precision.code().to_le_bytes());
     header
-}
-
-pub(super) fn map(file: &File, path: &Path) -> Result<Arc<Mmap>> {
-    // SAFETY: rows are only ever appended, and a shard is shortened only while it is opened, before
-    // there are views of it, by the one process that holds the collection's lock.
-    #[expect(unsafe_code, reason = "shards are memory-mapped; see SAFETY")]
-    let map = unsafe { Mmap::map(file) }.io("map", path)?;
-    Ok(Arc::new(map))
 }

@@ -168,6 +168,35 @@ fn a_component_goes_with_one_leak_unless_only_direct_ones_shall() {
 }
 
 #[test]
+fn what_stands_for_a_leak_goes_with_it() {
+    let world = World::new();
+    let with = |threshold, spread| {
+        let mut config = sample();
+        config.steps[1] = Step::RelativeDedup(RelativeDedup {
+            threshold: Some(threshold),
+            spread,
+            ..RelativeDedup::default()
+        });
+        config
+    };
+    world.run("before", &sample()).expect("curates");
+    let before = rows(&world, "before");
+    // Where what went as a duplicate is nearer to an excluded image than what stayed for it.
+    let nearer = |row: &LedgerRow| {
+        let because = row.because.as_ref()?;
+        let (name, kept) = before.iter().find(|(_, kept)| kept.id == because.id)?;
+        let (gone, stays) = (row.excluded_similarity?, kept.excluded_similarity?);
+        (gone > stays + 1e-3).then(|| ((gone + stays) / 2.0, name.clone()))
+    };
+    let duplicates = before.values().filter(|row| row.rule == Rule::NearDuplicate);
+    let (threshold, kept) = duplicates.filter_map(nearer).next().expect("a nearer duplicate");
+    world.run("direct", &with(threshold, Spread::Direct)).expect("curates");
+    world.run("duplicates", &with(threshold, Spread::Duplicates)).expect("curates");
+    assert!(!matches!(rows(&world, "direct")[&kept].rule, Rule::Leak | Rule::LeakByComponent));
+    assert_eq!(rows(&world, "duplicates")[&kept].rule, Rule::LeakByComponent);
+}
+
+#[test]
 fn the_same_bytes_whatever_the_number_of_threads() {
     let world = World::new();
     for (name, config) in [("sample", sample()), ("everything", everything())] {

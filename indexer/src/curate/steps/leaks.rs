@@ -37,6 +37,21 @@ pub(super) fn run(
         .filter_map(|&item| Some((item, dropped(item, Rule::Leak, leak(item)?))))
         .collect();
     let direct = gone.len();
+    if config.spread == Spread::Duplicates {
+        let mut worst: BTreeMap<u32, &Leak> = BTreeMap::new();
+        for (&item, &group) in &state.duplicates {
+            let Some(leak) = leak(item) else { continue };
+            let found = worst.entry(group).or_insert(leak);
+            if leak.similarity > found.similarity {
+                *found = leak;
+            }
+        }
+        for &item in &state.alive {
+            if let Some(leak) = state.duplicates.get(&item).and_then(|group| worst.get(group)) {
+                gone.entry(item).or_insert_with(|| dropped(item, Rule::LeakByComponent, leak));
+            }
+        }
+    }
     if config.spread == Spread::Component && direct > 0 {
         let groups =
             Groups { k: config.k, threshold, keep: Keep::default(), protected: &BTreeSet::new() };

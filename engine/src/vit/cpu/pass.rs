@@ -1,0 +1,423 @@
+//! One pass through the backbone, as one of the threads that share it sees it.
+//!
+//! Between two attentions everything is local to a row, so a thread takes a block of its rows
+//! through projection, feed-forward network and the next block's queries, keys and values while
+//! they are in its level-2 cache. Threads meet before and after attention. Where there are more
+//! threads than rows are worth, several share a part of the rows and split the columns; those also
+//! meet after each product.
+#![expect(unsafe_code, reason = "the kernels take pointers, and threads share buffers")]
+
+use std::ops::Range;
+
+use super::super::config::{FfnKind, PATCH_SIZE, VitConfig};
+use super::Tokens;
+use super::attention::Attention;
+use super::stages::{Clock, Stage, Stages};
+use super::weights::{Block, Packed};
+use super::workspace::{Own, PAIR, PATCH_VALUES, Pointers, Shape};
+use crate::kernels::elementwise;
+use crate::kernels::{BLOCK, Barrier, Kernel, Matrix, Normalise, Product, Scatter, Sums, Tiles};
+use crate::vit::config::LAYER_NORM_EPS;
+
+/// Fewest rows of a part.
+const PART_ROWS: usize = 16;
+
+/// A thread's place: its part of the rows, and its share of the columns.
+#[derive(Clone, Copy)]
+pub(super) struct Grid<'a> {
+    pub(super) index: usize,
+    pub(super) threads: usize,
+    part: usize,
+    column: usize,
+    columns: usize,
+    /// All threads of the pass, and those of this part.
+    whole: &'a Barrier<'a>,
+    rows: &'a Barrier<'a>,
+}
+
+impl<'a> Grid<'a> {
+    /// Into how many parts `threads` threads cut so many rows: a divisor of `threads`.
+    pub(super) fn parts(threads: usize, rows: usize) -> usize {
+        let fits = |parts: &usize| threads % parts == 0 && rows / parts >= PART_ROWS;
+        (1..=threads).rev().find(fits).unwrap_or(1)
+    }
+
+    pub(super) fn new(
+        index: usize,
+        threads: usize,
+        parts: usize,
+        whole: &'a Barrier<'a>,
+        rows: &'a [Barrier<'a>],
+    ) -> Self {
+        let columns = threads / parts;
+        let part = index / columns;
+        Self { index, threads, part, column: index % columns, columns, whole, rows: &rows[part] }
+    }
+
+    /// The same threads as one part.
+    fn joined(self) -> Self {
+        Self { part: 0, column: self.index, columns: self.threads, rows: self.whole, ..self }
+    }
+
+    /// This thread's share of `count` things that its part shares.
+    fn share(&self, count: usize) -> Range<usize> {
+        count * self.column / self.columns..count * (self.column + 1) / self.columns
+    }
+
+    /// This thread's share of `count` things that all threads share.
+    pub(super) fn share_of_all(&self, count: usize) -> Range<usize> {
+        count * self.index / self.threads..count * (self.index + 1) / self.threads
+    }
+}
+
+/// What is computed, from what, to where.
+pub(super) struct Pass<'a> {
+    pub(super) model: &'a VitConfig,
+    pub(super) kernel: &'static Kernel,
+    pub(super) packed: &'a Packed,
+    pub(super) images: &'a [&'a [f32]],
+    /// Height and width of the images in pixels.
+    pub(super) size: (usize, usize),
+    pub(super) tokens: usize,
+    /// What is added to the patch embedding, one row a token.
+    pub(super) table: &'a [f32],
+    pub(super) layers: &'a [usize],
+    pub(super) wanted: Tokens,
+    /// First value of the first image's result for the first layer.
+    pub(super) out: *mut f32,
+    /// Values from a layer's result to the next's.
+    pub(super) layer_stride: usize,
+    pub(super) stages: &'a Stages,
+}
+
+/// Rows that are taken through a block together: of the residual stream, and where attention left
+/// its result for them.
+#[derive(Clone, Copy)]
+struct Rows {
+    x: *mut f32,
+    mixed: *const f32,
+    count: usize,
+}
+
+impl Pass<'_> {
+    /// This thread's share of the pass.
+    pub(super) fn run(&self, shape: &Shape, buffers: &Pointers, grid: &Grid<'_>) {
+        let own = buffers.own(grid.index);
+        let mut clock = self.stages.clock();
+        let last = self.layers.iter().max().copied().unwrap_or(0);
+        let part = shape.part(grid.part);
+        let starts = || part.clone().step_by(shape.block_rows);
+        for start in starts() {
+            let rows = start..part.end.min(start + shape.block_rows);
+            self.embed(shape, buffers, grid, &own, rows.clone());
+            clock.lap(Stage::Patches);
+            self.attention_input(shape, buffers, grid, &own, &self.packed.blocks[0], rows);
+            clock.lap(Stage::Qkv);
+            grid.rows.wait();
+        }
+        for (index, block) in self.packed.blocks.iter().enumerate().take(last + 1) {
+            let cls_only = self.wanted == Tokens::Cls && index == last;
+            grid.whole.wait();
+            clock.lap(Stage::Wait);
+            let queries = if cls_only { 1 } else { self.tokens };
+            Attention { kernel: self.kernel, shape, buffers, own: &own }.run(grid, queries);
+            clock.lap(Stage::Attention);
+            grid.whole.wait();
+            clock.lap(Stage::Wait);
+            if cls_only {
+                self.finish_cls(shape, buffers, grid.joined(), (&own, &mut clock), block);
+                break;
+            }
+            for start in starts() {
+                let rows = start..part.end.min(start + shape.block_rows);
+                let local = start - part.start;
+                let taken = Rows {
+                    x: buffers.x(shape, start),
+                    mixed: buffers.mixed(grid.part).wrapping_add(local * shape.depth * BLOCK),
+                    count: rows.len(),
+                };
+                self.through_block(shape, buffers, grid, (&own, &mut clock), block, taken);
+                for (at, _) in self.layers.iter().enumerate().filter(|&(_, &l)| l == index) {
+                    for row in grid.share(rows.len()) {
+                        let to = at * self.layer_stride + (start + row) * shape.width;
+                        self.final_norm(shape, buffers.x(shape, start + row), to);
+                    }
+                }
+                clock.lap(Stage::Norm);
+                if index < last {
+                    let next = &self.packed.blocks[index + 1];
+                    self.attention_input(shape, buffers, grid, &own, next, rows);
+                    clock.lap(Stage::Qkv);
+                }
+            }
+        }
+    }
+
+    /// Patches to tokens: pixels as tiles, their product, and the table of positions.
+    fn embed(
+        &self,
+        shape: &Shape,
+        buffers: &Pointers,
+        grid: &Grid<'_>,
+        own: &Own,
+        rows: Range<usize>,
+    ) {
+        let tile_row = shape.patch_depth * BLOCK * BLOCK;
+        let to = buffers.normed(grid.part);
+        // SAFETY: the buffer holds a patch's values, and is this thread's own.
+        let patch = unsafe { std::slice::from_raw_parts_mut(own.patch, PATCH_VALUES) };
+        patch.fill(0.0);
+        let values = shape.patch_depth * BLOCK * self.kernel.per_lane;
+        for row in grid.share(rows.len()) {
+            self.pixels_of(rows.start + row, patch);
+            let to = to.wrapping_add(row / BLOCK * tile_row + row % BLOCK * BLOCK);
+            // SAFETY: a row of tiles of the block, which no other thread writes.
+            unsafe { (self.kernel.convert)(patch.as_ptr(), values, to) };
+        }
+        grid.rows.wait();
+        self.product(own, grid, to, rows.len(), &self.packed.patch, &mut |sums, row, column| {
+            self.by_image(rows.start + row, sums, &mut |sums, image, token| {
+                let table = self.table.as_ptr().wrapping_add(token * shape.stride() + column);
+                let x = buffers.x(shape, image * self.tokens + token).wrapping_add(column);
+                // SAFETY: rows and columns of the residual stream that are this thread's.
+                unsafe { (self.kernel.replace)(&Sums { bias: table, ..sums }, x, shape.stride()) };
+            });
+        });
+        grid.rows.wait();
+    }
+
+    /// The 3 x 14 x 14 values of a token's patch; zeros for CLS and registers.
+    fn pixels_of(&self, row: usize, to: &mut [f32]) {
+        let (image, token) = (row / self.tokens, row % self.tokens);
+        let (height, width) = self.size;
+        let to = &mut to[..3 * PATCH_SIZE * PATCH_SIZE];
+        let Some(patch) = token.checked_sub(self.model.num_prefix_tokens()) else {
+            to.fill(0.0);
+            return;
+        };
+        let columns = width / PATCH_SIZE;
+        let (top, left) = (patch / columns * PATCH_SIZE, patch % columns * PATCH_SIZE);
+        for (line, to) in to.as_chunks_mut::<PATCH_SIZE>().0.iter_mut().enumerate() {
+            let (channel, y) = (line / PATCH_SIZE, line % PATCH_SIZE);
+            let start = (channel * height + top + y) * width + left;
+            to.copy_from_slice(&self.images[image][start..start + PATCH_SIZE]);
+        }
+    }
+
+    /// The first norm of a block, and its queries, keys and values.
+    fn attention_input(
+        &self,
+        shape: &Shape,
+        buffers: &Pointers,
+        grid: &Grid<'_>,
+        own: &Own,
+        block: &Block,
+        rows: Range<usize>,
+    ) {
+        let normed = buffers.normed(grid.part);
+        self.normalise(shape, grid, buffers.x(shape, rows.start), rows.len(), normed);
+        grid.rows.wait();
+        let per_lane = self.kernel.per_lane;
+        let head_width = shape.width / shape.heads;
+        let head_row = shape.head_depth * BLOCK;
+        self.product(own, grid, normed, rows.len(), &block.qkv, &mut |sums, row, column| {
+            for b in 0..sums.blocks {
+                let column = column + b * BLOCK;
+                let (which, inside) = (column / shape.width, column % shape.width);
+                let (head, inside) = (inside / head_width, inside % head_width);
+                // Queries go to tiles; keys and values are packed later, from rows.
+                let lane = inside / per_lane;
+                let (lane, large, small) = match which {
+                    0 => (lane / BLOCK * BLOCK * BLOCK + lane % BLOCK, BLOCK * head_row, BLOCK),
+                    _ => (lane, BLOCK * head_row, head_row),
+                };
+                let sums = Sums {
+                    from: sums.from.wrapping_add(b * BLOCK),
+                    bias: sums.bias.wrapping_add(b * BLOCK),
+                    blocks: 1,
+                    ..sums
+                };
+                self.by_image(rows.start + row, sums, &mut |sums, image, token| {
+                    let to = buffers.head(shape, which, image, head).wrapping_add(lane);
+                    // SAFETY: rows and columns of one head that are this thread's.
+                    unsafe {
+                        (self.kernel.scatter)(&sums, &Scatter { to, first: token, large, small })
+                    };
+                });
+            }
+        });
+    }
+
+    /// Rows through the rest of a block, from attention's result on.
+    fn through_block(
+        &self,
+        shape: &Shape,
+        buffers: &Pointers,
+        grid: &Grid<'_>,
+        (own, clock): (&Own, &mut Clock<'_>),
+        block: &Block,
+        rows: Rows,
+    ) {
+        let stride = shape.stride();
+        let add = |sums: Sums, row: usize, column: usize| {
+            let x = rows.x.wrapping_add(row * stride + column);
+            // SAFETY: rows and columns of the residual stream that are this thread's.
+            unsafe { (self.kernel.residual)(&sums, x, stride) };
+        };
+        self.product(own, grid, rows.mixed, rows.count, &block.proj, &mut { add });
+        grid.rows.wait();
+        clock.lap(Stage::Projection);
+        let normed = buffers.normed(grid.part);
+        self.normalise(shape, grid, rows.x, rows.count, normed);
+        grid.rows.wait();
+        let hidden = buffers.hidden(grid.part);
+        let tile_row = shape.hidden_depth * BLOCK * BLOCK;
+        self.product(own, grid, normed, rows.count, &block.up, &mut |sums, row, column| {
+            let to = hidden.wrapping_add(row / BLOCK * tile_row);
+            // SAFETY: rows and columns of the hidden activations that are this thread's.
+            unsafe {
+                match self.model.ffn {
+                    FfnKind::Mlp => (self.kernel.activate)(&sums, &Tiles { to, tile_row, column }),
+                    FfnKind::SwiGlu => {
+                        (self.kernel.gate)(&sums, &Tiles { to, tile_row, column: column / 2 });
+                    }
+                }
+            }
+        });
+        grid.rows.wait();
+        clock.lap(Stage::Up);
+        self.product(own, grid, hidden, rows.count, &block.down, &mut { add });
+        grid.rows.wait();
+        clock.lap(Stage::Down);
+    }
+
+    /// The last block for CLS alone: one row an image, gathered behind the residual stream.
+    fn finish_cls(
+        &self,
+        shape: &Shape,
+        buffers: &Pointers,
+        grid: Grid<'_>,
+        (own, clock): (&Own, &mut Clock<'_>),
+        block: &Block,
+    ) {
+        let gathered = |image: usize| buffers.x(shape, shape.rows + image);
+        for image in grid.share(shape.images) {
+            let from = buffers.x(shape, image * self.tokens);
+            // SAFETY: a row of the residual stream, and one behind it that only this thread writes.
+            unsafe { from.copy_to_nonoverlapping(gathered(image), shape.width) };
+        }
+        grid.rows.wait();
+        for start in (0..shape.images).step_by(shape.block_rows) {
+            let count = (shape.images - start).min(shape.block_rows);
+            let mixed = buffers.mixed(0).wrapping_add(start * shape.depth * BLOCK);
+            let rows = Rows { x: gathered(start), mixed, count };
+            self.through_block(shape, buffers, &grid, (own, &mut *clock), block, rows);
+            for row in grid.share(count) {
+                self.final_norm(shape, gathered(start + row), (start + row) * shape.width);
+            }
+            clock.lap(Stage::Norm);
+        }
+    }
+
+    /// Normed rows as tiles; the part's threads share them.
+    fn normalise(&self, shape: &Shape, grid: &Grid<'_>, x: *const f32, rows: usize, to: *mut f32) {
+        // Whole rows of tiles, so that a thread's first row starts one.
+        let tiles = grid.share(rows.div_ceil(BLOCK));
+        let first = tiles.start * BLOCK;
+        let tile_row = shape.depth * BLOCK * BLOCK;
+        let work = Normalise {
+            from: x.wrapping_add(first * shape.stride()),
+            stride: shape.stride(),
+            rows: rows.min(tiles.end * BLOCK).saturating_sub(first),
+            width: shape.width,
+            epsilon: LAYER_NORM_EPS as f32,
+            to: to.wrapping_add(tiles.start * tile_row),
+            tile_row,
+        };
+        // SAFETY: rows that no thread writes now, to rows of tiles that are this thread's.
+        unsafe { (self.kernel.normalise)(&work) };
+    }
+
+    /// The final norm of a row, to `out` from value `to` on.
+    fn final_norm(&self, shape: &Shape, x: *const f32, to: usize) {
+        let [weight, bias] = &self.packed.norm;
+        // SAFETY: a row of the residual stream that no thread writes now, and values of the result
+        // that only this thread writes.
+        let (x, row) = unsafe {
+            let to = self.out.wrapping_add(to);
+            let row = std::slice::from_raw_parts_mut(to, shape.width);
+            (std::slice::from_raw_parts(x, shape.width), row)
+        };
+        row.copy_from_slice(x);
+        elementwise::layer_norm(row, weight, bias);
+    }
+
+    /// This thread's columns of `rows` rows of tiles times a matrix, handed on as blocks of sums
+    /// with their first row and column.
+    fn product(
+        &self,
+        own: &Own,
+        grid: &Grid<'_>,
+        a: *const f32,
+        rows: usize,
+        matrix: &Matrix,
+        then: &mut dyn FnMut(Sums, usize, usize),
+    ) {
+        let depth = matrix.depth();
+        let a_tile_row = depth * BLOCK * BLOCK;
+        // Long inner axes are cut into equal steps, so that a panel stays in the cache.
+        let steps = depth.div_ceil(self.kernel.depth);
+        for panel in grid.share(matrix.panels()).map(|index| matrix.panel(index)) {
+            let width = panel.blocks * BLOCK;
+            for step in 0..steps {
+                let tiles = depth * step / steps..depth * (step + 1) / steps;
+                for row in (0..rows).step_by(PAIR) {
+                    let sums = match steps {
+                        1 => own.sums,
+                        _ => own.sums.wrapping_add(row * width),
+                    };
+                    let offset = row / BLOCK * a_tile_row + tiles.start * BLOCK * BLOCK;
+                    let count = (rows - row).min(PAIR);
+                    let product = Product {
+                        a: a.wrapping_add(offset),
+                        a_tile_row,
+                        rows: count,
+                        b: panel.lanes.wrapping_add(tiles.start * BLOCK * width),
+                        b_stride: width,
+                        depth: tiles.len(),
+                        blocks: panel.blocks,
+                        out: sums,
+                        out_row: width,
+                        out_tile_row: BLOCK * width,
+                        out_block: BLOCK,
+                        accumulate: step > 0,
+                    };
+                    // SAFETY: tiles and a panel that no thread writes now, to this thread's sums.
+                    unsafe { (self.kernel.multiply)(&product) };
+                    if step + 1 == steps {
+                        let sums = Sums {
+                            from: sums,
+                            stride: width,
+                            rows: count,
+                            blocks: panel.blocks,
+                            bias: panel.bias,
+                        };
+                        then(sums, row, panel.first_column);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Cuts rows, of which the first is `row` of the batch, where an image ends.
+    fn by_image(&self, row: usize, sums: Sums, then: &mut dyn FnMut(Sums, usize, usize)) {
+        let mut done = 0;
+        while done < sums.rows {
+            let (image, token) = ((row + done) / self.tokens, (row + done) % self.tokens);
+            let rows = (self.tokens - token).min(sums.rows - done);
+            let from = sums.from.wrapping_add(done * sums.stride);
+            then(Sums { from, rows, ..sums }, image, token);
+            done += rows;
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! A backbone's parameters, with everything that only scales or shifts them folded in, packed for
+//! the kernels.
+
+use rayon::prelude::*;
+
+use super::super::config::{FfnKind, PATCH_SIZE, VitConfig};
+use crate::kernels::{BLOCK, Kernel, Matrix};
+
+/// All parameters of a backbone.
+pub(super) struct Packed {
+    pub(super) patch: Matrix,
+    pub(super) patch_bias: Vec<f32>,
+    /// CLS with its position embedding, then the registers: (1 + R, C).
+    pub(super) prefix: Vec<f32>,
+    /// Stored patch position embeddings, row-major grid.
+    pub(super) pos_table: Vec<f32>,
+    pub(super) blocks: Vec<Block>,
+    pub(super) norm: [Vec<f32>; 2],
+}
+
+/// One transformer block.
+pub(super) struct Block {
+    /// Gain and shift of the first norm folded in, and into the queries' part what softmax scales
+    /// and takes 2 instead of e to the power of.
+    pub(super) qkv: Matrix,
+    /// LayerScale folded in, here and in `down`.
+    pub(super) proj: Matrix,
+    /// Gain and shift of the second norm folded in. For SwiGLU blocks of 16 columns of both halves
+    /// alternate.
+    pub(super) up: Matrix,
+    pub(super) down: Matrix,
+}
+
+/// A weight in the published (out, in) order, and its bias.
+struct Linear {
+    weight: Vec<f32>,
+    bias: Vec<f32>,
+    inner: usize,
+}
+
+impl Linear {
+    fn row(&self, index: usize) -> &[f32] {
+        &self.weight[index * self.inner..(index + 1) * self.inner]
+    }
+
+    /// Takes over a norm's gain and shift, which come before it.
+    fn after_norm(&mut self, gain: &[f32], shift: &[f32]) {
+        for (row, bias) in self.weight.chunks_exact_mut(self.inner).zip(&mut self.bias) {
+            let mut sum = 0f64;
+            for ((w, gain), shift) in row.iter_mut().zip(gain).zip(shift) {
+                sum += f64::from(*w) * f64::from(*shift);
+                *w *= gain;
+            }
+            *bias = (f64::from(*bias) + sum) as f32;
+        }
+    }
+
+    /// Scales outputs, those of `factors` from the first on.
+    fn scale(&mut self, factors: &[f32]) {
+        let rows = self.weight.chunks_exact_mut(self.inner).zip(&mut self.bias);
+        for ((row, bias), factor) in rows.zip(factors) {
+            row.iter_mut().for_each(|w| *w *= factor);
+            *bias *= factor;
+        }
+    }
+
+    fn pack(&self, kernel: &Kernel) -> Matrix {
+        Matrix::pack(kernel, kernel.panel, self.inner, self.bias.clone(), |row| self.row(row))
+    }
+
+    /// Packs the two halves of SwiGLU, whose blocks of columns alternate.
+    fn pack_halves(&self, kernel: &Kernel) -> Matrix {
+        let hidden = self.bias.len() / 2;
+        let source = |column: usize| {
+            let (block, inside) = (column / BLOCK, column % BLOCK);
+            block % 2 * hidden + block / 2 * BLOCK + inside
+        };
+        let bias = (0..2 * hidden).map(|column| self.bias[source(column)]).collect();
+        Matrix::pack(kernel, 2, self.inner, bias, |column| self.row(source(column)))
+    }
+}
+
+impl Packed {
+    /// `values` hands out parameters by canonical name, in f32; CLS then carries its position
+    /// embedding already, and `pos_embed` is that of the patches alone.
+    pub(super) fn load<E: Send>(
+        config: &VitConfig,
+        kernel: &Kernel,
+        values: &(dyn Fn(&str) -> Result<Vec<f32>, E> + Sync),
+    ) -> Result<Self, E> {
+        let blocks = (0..config.depth)
+            .into_par_iter()
+            .map(|index| Block::load(config, kernel, index, values))
+            .collect::<Result<_, E>>()?;
+        let inner = 3 * PATCH_SIZE * PATCH_SIZE;
+        let patch = values("patch_embed.proj.weight")?;
+        // Its bias is part of the table of positions.
+        let bias = vec![0.0; config.embed_dim];
+        let mut prefix = values("cls_token")?;
+        prefix.extend(values("register_tokens")?);
+        Ok(Self {
+            patch: Matrix::pack(kernel, kernel.panel, inner, bias, |row| {
+                &patch[row * inner..(row + 1) * inner]
+            }),
+            patch_bias: values("patch_embed.proj.bias")?,
+            prefix,
+            pos_table: values("pos_embed")?,
+            blocks,
+            norm: [values("norm.weight")?, values("norm.bias")?],
+        })
+    }
+
+    /// Bytes held.
+    pub(super) fn bytes(&self) -> usize {
+        let matrices = |b: &Block| [&b.qkv, &b.proj, &b.up, &b.down].map(Matrix::bytes);
+        let blocks = self.blocks.iter().flat_map(matrices).sum::<usize>();
+        let others = self.patch_bias.len() + self.prefix.len() + self.pos_table.len();
+        blocks + self.patch.bytes() + others * size_of::<f32>()
+    }
+}
+
+impl Block {
+    fn load<E>(
+        config: &VitConfig,
+        kernel: &Kernel,
+        index: usize,
+        values: &(dyn Fn(&str) -> Result<Vec<f32>, E> + Sync),
+    ) -> Result<Self, E> {
+        let value = |part: &str| values(&format!("blocks.{index}.{part}"));
+        let linear = |name: &str, inner: usize| -> Result<Linear, E> {
+            let weight = value(&format!("{name}.weight"))?;
+            Ok(Linear { weight, bias: value(&format!("{name}.bias"))?, inner })
+        };
+        let (dim, hidden) = (config.embed_dim, config.ffn_hidden_dim);
+        let (up_name, down_name) = match config.ffn {
+            FfnKind::Mlp => ("mlp.fc1", "mlp.fc2"),
+            FfnKind::SwiGlu => ("mlp.w12", "mlp.w3"),
+        };
+
+        let mut qkv = linear("attn.qkv", dim)?;
+        qkv.after_norm(&value("norm1.weight")?, &value("norm1.bias")?);
+        let head = (dim / config.num_heads) as f32;
+        qkv.scale(&vec![std::f32::consts::LOG2_E / head.sqrt(); dim]);
+        let mut proj = linear("attn.proj", dim)?;
+        proj.scale(&value("ls1.gamma")?);
+        let mut up = linear(up_name, dim)?;
+        up.after_norm(&value("norm2.weight")?, &value("norm2.bias")?);
+        let mut down = linear(down_name, hidden)?;
+        down.scale(&value("ls2.gamma")?);
+        Ok(Self {
+            qkv: qkv.pack(kernel),
+            proj: proj.pack(kernel),
+            up: match config.ffn {
+                FfnKind::Mlp => up.pack(kernel),
+                FfnKind::SwiGlu => up.pack_halves(kernel),
+            },
+            down: down.pack(kernel),
+        })
+    }
+}
