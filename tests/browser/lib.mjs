@@ -53,10 +53,24 @@ export async function bench(browser, target, { shots, scheme = 'light', width = 
       mkdirSync(shots, { recursive: true });
       await page.waitForTimeout(350);
       await page.screenshot({ path: join(shots, `${name}.png`) });
+      if (!name.endsWith('-light') && !name.endsWith('-dark')) {
+        await page.emulateMedia({ colorScheme: 'dark' });
+        await page.screenshot({ path: join(shots, 'dark', `${name}.png`) });
+        await page.emulateMedia({ colorScheme: 'light' });
+      }
     },
-    /** axe-core over what is shown: nothing serious or critical. */
+    /** axe-core over what is shown, light and dark: nothing serious or critical. */
     async axe(where) {
       await page.evaluate(AXE);
+      const now = await page.evaluate(() => (matchMedia('(prefers-color-scheme: dark)').matches ? 'dark' : 'light'));
+      const schemes = await page.evaluate(() => document.documentElement.dataset.theme) ? [now] : ['light', 'dark'];
+      for (const scheme of schemes) {
+        await page.emulateMedia({ colorScheme: scheme });
+        await t.look(`${where}, ${scheme}`);
+      }
+      await page.emulateMedia({ colorScheme: now });
+    },
+    async look(where) {
       const found = await page.evaluate(() => globalThis.axe.run(document, { runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'] }));
       tally.axe += 1;
       const bad = found.violations.filter((v) => ['serious', 'critical'].includes(v.impact))

@@ -47,7 +47,7 @@ test('500 with a request number', ['mock'], async (t) => {
 
 test('a slow search is explained and can be stopped', ['mock'], async (t) => {
   await t.open();
-  await t.set({ delays: { search: 6000 } });
+  await t.set({ delays: { search: 60_000 } });
   await t.page.locator('.tile .mark.similar').first().click();
   await t.page.locator('.slow:not([hidden])').waitFor();
   await t.shot('slow');

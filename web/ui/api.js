@@ -33,6 +33,7 @@ export class Problem extends Error {
 
 const KEY = 'akin-key';
 let asking = null;
+/** @type {(problem: Problem) => Promise<boolean>} */
 let askForKey = async () => false;
 
 /** The key of this tab, if the server wanted one. Kept for the session only. */
@@ -59,7 +60,13 @@ export function address(path, params = {}) {
 /** A path of a collection, its name escaped. */
 export const within = (collection, rest = '') => `/collections/${encodeURIComponent(collection)}${rest}`;
 
-/** One request; a refused key is asked for once. Throws `Problem`, or an AbortError when `signal` fires. */
+/**
+ * One request; a refused key is asked for once. Throws `Problem`, or an AbortError when `signal` fires.
+ * @param {string} method
+ * @param {string|URL} path below `/api/v1`, or a whole address
+ * @param {{json?: any, form?: FormData, params?: Record<string, any>, headers?: Record<string, string>, signal?: AbortSignal}} [options]
+ * @param {boolean} [again] whether a key may be asked for
+ */
 export async function send(method, path, { json, form, params, headers = {}, signal } = {}, again = true) {
   const sent = { ...headers };
   if (key()) sent.authorization = `Bearer ${key()}`;
@@ -103,11 +110,16 @@ async function read(response) {
   return text ? JSON.parse(text) : null;
 }
 
+/** @type {(path: string, params?: Record<string, any>, signal?: AbortSignal) => Promise<any>} */
 export const get = async (path, params, signal) => read(await send('GET', path, { params, signal }));
+/** @type {(path: string, json: any, signal?: AbortSignal) => Promise<any>} */
 export const post = async (path, json, signal) => read(await send('POST', path, { json, signal }));
 export const remove = async (path) => read(await send('DELETE', path));
 
-/** Posts a form with files. */
+/**
+ * Posts a form with files.
+ * @type {(path: string, form: FormData, signal?: AbortSignal, headers?: Record<string, string>) => Promise<any>}
+ */
 export const postForm = async (path, form, signal, headers) => read(await send('POST', path, { form, signal, headers }));
 
 /**

@@ -202,7 +202,7 @@ addEventListener('popstate', () => {
 });
 
 addEventListener('keydown', (event) => {
-  const modal = document.querySelector('dialog[open]');
+  const modal = /** @type {HTMLDialogElement|null} */ (document.querySelector('dialog[open]'));
   if ((event.ctrlKey || event.metaKey) && event.key.toLowerCase() === 'k') {
     event.preventDefault();
     if (modal) modal.close();

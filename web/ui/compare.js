@@ -69,7 +69,7 @@ export function openCompare(collection, members, reference) {
   }
 
   const box = dialog({ title: 'Compare', class: 'full', body: h('div', { class: 'compare' }, h('div', { class: 'compare-head' }, tabs, names), stage) });
-  box.addEventListener('keydown', (event) => {
+  box.addEventListener('keydown', (/** @type {any} */ event) => {
     if (event.key === ' ' && way === 'swap' && !event.target.matches('select, button')) { event.preventDefault(); flipped = !flipped; draw(); }
   });
   draw();

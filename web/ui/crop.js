@@ -6,6 +6,7 @@ import { h } from './dom.js';
 
 const LEAST = 0.05; // of a side
 const WHOLE = { x: 0, y: 0, width: 1, height: 1 };
+/** @type {Record<string, [string, import('./url.js').Crop]>} */
 const PARTS = {
   whole: ['Whole picture', WHOLE],
   middle: ['Middle', { x: 0.25, y: 0.25, width: 0.5, height: 0.5 }],

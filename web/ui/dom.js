@@ -64,11 +64,13 @@ export function logo() {
   svg.setAttribute('viewBox', '0 0 32 32');
   svg.setAttribute('class', 'logo');
   svg.setAttribute('aria-hidden', 'true');
-  for (const [tag, attributes] of [
+  /** @type {[string, Record<string, any>][]} */
+  const parts = [
     ['rect', { x: 3, y: 3, width: 18, height: 18, rx: 5, class: 'logo-line' }],
     ['rect', { x: 11, y: 11, width: 18, height: 18, rx: 5, class: 'logo-line' }],
     ['path', { d: 'M14 11h7v5a5 5 0 0 1-5 5h-5v-5a5 5 0 0 1 5-5z', class: 'logo-fill' }],
-  ]) {
+  ];
+  for (const [tag, attributes] of parts) {
     const part = document.createElementNS(SVG, tag);
     for (const [key, value] of Object.entries(attributes)) part.setAttribute(key, String(value));
     svg.append(part);
@@ -78,7 +80,7 @@ export function logo() {
 
 /**
  * A button with an icon and, unless `iconOnly`, its words.
- * @param {{icon?: string, label: string, iconOnly?: boolean, class?: string, onclick: (e: Event) => void} & Record<string, any>} options
+ * @param {{icon?: string, label: string, iconOnly?: boolean, class?: string, onclick?: (e: any) => void} & Record<string, any>} options
  */
 export function button({ icon: name, label, iconOnly, class: kind = '', ...rest }) {
   return h('button', {

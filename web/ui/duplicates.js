@@ -259,7 +259,7 @@ export function createDuplicatesPage(app) {
     });
   }
 
-  addEventListener('keydown', (event) => {
+  addEventListener('keydown', (/** @type {any} */ event) => {
     if (!page.isConnected || !report || !groups.length || document.querySelector('dialog[open]') || typing(event.target) || event.ctrlKey || event.metaKey || event.altKey) return;
     const pressed = event.key.toLowerCase();
     if (pressed === 'j') show(at + 1);

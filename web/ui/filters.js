@@ -86,7 +86,8 @@ export function createFilters({ onchange }) {
   /** Fields without a button, sizes, and the filter language. */
   function drawMore(panel, close) {
     const own = h('textarea', { class: 'input', rows: 2, spellcheck: false, value: where, placeholder: 'width >= 1000 and not (label = "dog")', 'aria-label': 'A filter in Akin’s own language' });
-    const rest = [...fields.slice(SHOWN).map((field) => [field, nameOf(field)]), [{ name: 'width', kind: 'number' }, 'width'], [{ name: 'height', kind: 'number' }, 'height']];
+    /** @type {[Field, string][]} */
+    const rest = [...fields.slice(SHOWN).map((field) => /** @type {[Field, string]} */ ([field, nameOf(field)])), [{ name: 'width', kind: 'number' }, 'width'], [{ name: 'height', kind: 'number' }, 'height']];
     const inner = h('div');
     fill(panel,
       h('div', { class: 'pop-buttons' }, rest.filter(([, name]) => !chipOf(name)).map(([field, name]) => button({

@@ -33,7 +33,7 @@ export function createGrid(options) {
   let turn = 0;
   let active = 0;
   let layout = { columns: 1, tile: 200, row: 260, gap: 12 };
-  /** @type {Map<number, {element: HTMLElement, tiles: any[]}>} by row */
+  /** @type {Map<number, {element: HTMLElement, tiles: any[], short?: boolean}>} by row */
   const rows = new Map();
 
   function measure() {

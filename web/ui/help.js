@@ -2,6 +2,7 @@
 import { key, setKey } from './api.js';
 import { button, dialog, h } from './dom.js';
 
+/** @type {[string, [string, string][]][]} */
 const KEYS = [
   ['Anywhere', [['/ or Ctrl K', 'Go to the search box'], ['Ctrl V', 'Search with the picture you copied'], ['?', 'This sheet'], ['Esc', 'Close what is open']]],
   ['In the pictures', [['← → ↑ ↓', 'Go from picture to picture'], ['Enter', 'Open it'], ['S', 'Search with it'], ['+ or L', 'More like it'], ['− or U', 'Less like it'], ['X', 'Select it; with Shift and a press, all between'], ['Home, End', 'First or last of the row; with Ctrl of all'], ['Page ↑ ↓', 'A screen up or down']]],

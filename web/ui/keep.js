@@ -3,7 +3,10 @@
 const pixels = (m) => (m.width ?? 0) * (m.height ?? 0);
 const stamp = (m) => { const t = typeof m.modified === 'number' ? m.modified : Date.parse(m.modified ?? ''); return Number.isFinite(t) ? t : Infinity; };
 
-/** Rules: name, and the order they put pictures in, best first. */
+/**
+ * Rules: name, and the order they put pictures in, best first.
+ * @type {Record<string, [string, (a: any, b: any) => number]>}
+ */
 export const RULES = {
   best: ['The sharpest (most pixels)', (a, b) => pixels(b) - pixels(a) || (b.bytes ?? 0) - (a.bytes ?? 0)],
   largest: ['The largest file', (a, b) => (b.bytes ?? 0) - (a.bytes ?? 0)],

@@ -102,7 +102,7 @@ export function listenEverywhere({ ongive, hasQuery }) {
     over -= 1;
     if (over <= 0 || event.relatedTarget === null) end();
   });
-  addEventListener('dragover', (event) => {
+  addEventListener('dragover', (/** @type {any} */ event) => {
     if (!takes(event)) return;
     event.preventDefault();
     event.dataTransfer.dropEffect = 'copy';

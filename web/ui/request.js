@@ -24,6 +24,7 @@ function written(example, crop) {
 /**
  * The fields that say what to look for.
  * @param {import('./url.js').State} state
+ * @returns {Record<string, any>}
  */
 export function looking(state) {
   const body = { positive: state.like.map((example, i) => written(example, i === 0 ? state.crop : null)) };
@@ -68,6 +69,7 @@ export async function search(collection, state, signal, onrenewed) {
 }
 
 async function first(collection, state, signal) {
+  /** @type {Record<string, any>} */
   const body = { ...looking(state), k: PAGE };
   if (state.min !== null) body.min_similarity = state.min;
   if (state.fold) body.hide_duplicates = true;
@@ -78,6 +80,7 @@ async function first(collection, state, signal) {
 
 /** The pages after the first. */
 export const later = (collection, state, signal) => async (cursor) => {
+  /** @type {Record<string, any>} */
   const body = { ...looking(state), k: LATER, cursor };
   if (state.min !== null) body.min_similarity = state.min;
   if (state.fold) body.hide_duplicates = true;
@@ -93,6 +96,7 @@ export const browse = (collection, state, signal) => async (cursor) => {
 
 /** How many pictures a cut leaves; null where the server does not count. */
 export async function countOf(collection, state, min, signal) {
+  /** @type {Record<string, any>} */
   const body = state.like.length || state.unlike.length ? looking(state) : { filter: filterOf(state) };
   if (min !== null) body.min_similarity = min;
   const answer = await post(within(collection, '/count'), body, signal);

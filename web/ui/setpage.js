@@ -83,7 +83,7 @@ export function createSetPage(app) {
   }
 
   function drawTabs() {
-    fill(tabs, [[true, 'In the set'], [false, 'Left out']].map(([value, words]) => h('button', { type: 'button', class: 'tab', 'aria-pressed': String(kept === value), onclick: () => { kept = value; rule = ''; drawTabs(); load(); } }, words)));
+    fill(tabs, /** @type {[boolean, string][]} */ ([[true, 'In the set'], [false, 'Left out']]).map(([value, words]) => h('button', { type: 'button', class: 'tab', 'aria-pressed': String(kept === value), onclick: () => { kept = value; rule = ''; drawTabs(); load(); } }, words)));
     const names = new Map();
     for (const step of run.accounting ?? []) for (const [each, n] of entries(step.rules)) names.set(each, (names.get(each) ?? 0) + n);
     fill(rules, h('option', { value: '' }, 'Every reason'), [...names].map(([each, n]) => h('option', { value: each }, `${ruleWords(each)} (${count(n)})`)));

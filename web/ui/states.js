@@ -60,7 +60,10 @@ function titleOf(problem) {
   }[problem.code] ?? problem.title;
 }
 
-/** A line above the page: something is limited, but it works. */
+/**
+ * A line above the page: something is limited, but it works.
+ * @param {{icon?: string, text: any, action?: any, kind?: string}} options
+ */
 export function notice({ icon: name = 'info', text, action, kind = '' }) {
   return h('div', { class: `notice ${kind}` }, icon(name), h('span', { class: 'grow' }, text), action);
 }

@@ -49,10 +49,11 @@ export function createTile(grid) {
   });
 
   const act = (name) => grid.onaction(name, item, index);
+  let drawn = '';
   function drawActions(actions) {
     const wanted = JSON.stringify(actions);
-    if (drawActions.last === wanted) return;
-    drawActions.last = wanted;
+    if (drawn === wanted) return;
+    drawn = wanted;
     // Buttons are kept where they are the same ones, or a press would lose the focus.
     for (const [place, list] of [[corner, actions.filter((a) => a.corner)], [marks, actions.filter((a) => !a.corner)]]) {
       const old = [...place.children];

@@ -23,10 +23,13 @@ export const blank = () => ({
 
 const PAGES = ['search', 'duplicates', 'sets', 'activity'];
 
-/** `id:17` and the like. */
+/**
+ * `id:17` and the like.
+ * @returns {Example|null}
+ */
 const example = (text) => {
   const [, kind, value] = /^(id|url|query):(.+)$/s.exec(text) ?? [];
-  return kind && (kind !== 'id' || /^\d+$/.test(value)) ? { kind, value } : null;
+  return kind && (kind !== 'id' || /^\d+$/.test(value)) ? /** @type {Example} */ ({ kind, value }) : null;
 };
 const written = ({ kind, value }) => `${kind}:${value}`;
 

@@ -9,7 +9,7 @@ const NEIGHBOURS = 12;
 /**
  * @param {{
  *   items: () => any[], loadMore?: () => Promise<void>, collectionOf: (item: any) => string,
- *   onmove: (item: any) => void, onclose: () => void,
+ *   onmove: (item: any) => void, onclose: (item: any, index: number) => void,
  *   actions: (item: any) => {icon: string, label: string, pressed?: boolean, primary?: boolean, run: () => void, closes?: boolean}[],
  *   extra?: (item: any) => any, neighbours?: boolean, meaning?: boolean
  * }} options
