@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -16,7 +17,8 @@ struct Server {
     child: Child,
     /// Host and port.
     at: String,
-    stderr: BufReader<std::process::ChildStderr>,
+    /// The rest of what it says, read all the time: a full pipe would stop it.
+    stderr: Option<JoinHandle<String>>,
 }
 
 impl Server {
@@ -38,7 +40,12 @@ impl Server {
         let at = line.trim().strip_prefix("akin: listening on http://");
         let at = at.unwrap_or_else(|| panic!("the first line is {line}"));
         let at = at.split('/').next().expect("an address").to_owned();
-        Self { child, at, stderr }
+        let rest = std::thread::spawn(move || {
+            let mut rest = String::new();
+            stderr.read_to_string(&mut rest).expect("UTF-8");
+            rest
+        });
+        Self { child, at, stderr: Some(rest) }
     }
 
     /// Sends a request; gives status and body.
@@ -83,8 +90,7 @@ impl Server {
         let pid = self.child.id().to_string();
         let status = Command::new("kill").args(["-TERM", &pid]).status().expect("kill");
         assert!(status.success());
-        let mut rest = String::new();
-        self.stderr.read_to_string(&mut rest).expect("UTF-8");
+        let rest = self.stderr.take().expect("a thread").join().expect("read");
         (self.child.wait().expect("wait").code(), rest)
     }
 }

@@ -42,7 +42,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 #[into_params(parameter_in = Query)]
 struct Page {
     /// Where the page before ended: its `next_cursor`.
-    #[param(pattern = "^[0-9]{1,19}$")]
+    #[param(pattern = "^[0-9]{0,19}$")]
     cursor: Option<String>,
     /// Images wanted, 1 to 1000; by default 100.
     #[param(minimum = 1, maximum = 1000)]

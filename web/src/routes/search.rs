@@ -87,8 +87,8 @@ impl FromRequest<AppState> for Asked {
 #[expect(dead_code, reason = "a description only")]
 struct SearchForm {
     /// Pictures to be near to.
-    #[schema(value_type = Vec<String>, format = Binary)]
-    image: Vec<u8>,
+    #[schema(value_type = Option<Vec<String>>, format = Binary)]
+    image: Option<Vec<u8>>,
     /// Pictures not to be near to.
     #[schema(value_type = Option<Vec<String>>, format = Binary)]
     negative: Option<Vec<u8>>,
