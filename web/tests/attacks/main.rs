@@ -14,7 +14,7 @@ use client::{Attack, Server};
 
 /// What the server may hold more after further attacks than after the first: 5 percent, or this many
 /// bytes where that is more. Allocators keep some of what was freed, for each thread.
-const MARGIN: u64 = 12 << 20;
+const MARGIN: u64 = 24 << 20;
 /// How often all attacks on memory are made.
 const ROUNDS: usize = 6;
 
