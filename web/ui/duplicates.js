@@ -229,6 +229,24 @@ export function createDuplicatesPage(app) {
     announce(action === 'keep' ? `Decided: ${keep.length} stay, ${remove.length} go` : 'Noted: not duplicates');
   }
 
+  /** Decides what is left on this tab as it is marked; each can be taken back as any other. */
+  async function decideRest() {
+    const rest = groups.filter((group) => group.decided === 'pending' && group.members.length > group.going.size);
+    let done = 0;
+    try {
+      for (const group of rest) {
+        const remove = [...group.going];
+        await post(path('/decisions'), { group: group.id, action: 'keep', keep: group.members.map((m) => m.id).filter((id) => !group.going.has(id)), remove });
+        group.decided = 'kept';
+        decidedInOrder.push(group.id);
+        done += 1;
+      }
+    } catch (problem) { toast(problem.message, { kind: 'error' }); }
+    drawIndex();
+    show(at);
+    toast(`${some(done, 'group')} decided as marked. Nothing goes before the dry run is confirmed.`);
+  }
+
   function undo() {
     const last = decidedInOrder[decidedInOrder.length - 1];
     const group = groups.find((each) => each.id === last) ?? [...groups].reverse().find((each) => ['kept', 'not_duplicate'].includes(each.decided));
@@ -243,6 +261,7 @@ export function createDuplicatesPage(app) {
     fill(foot, h('p', null, h('strong', null, `${count(decided.length)} of ${count(groupCount(kind))} decided`),
       h('span', { class: 'muted' }, going.length ? ` · ${some(going.length, 'picture')} to go${size ? `, ${bytes(size)}` : ''}` : ' · nothing to go yet')),
     h('div', { class: 'bar-actions' },
+      button({ label: 'Decide the rest as marked', class: 'small rest', disabled: decided.length === groups.length || !app.canWrite(), onclick: decideRest }),
       button({ icon: 'undo', label: 'Undo last', class: 'small', disabled: decided.every((g) => g.decided === 'removed'), onclick: undo }),
       button({ label: 'Dry run', class: 'primary small', disabled: kept.length === 0 || !app.canWrite(), onclick: dryRun })));
   }
