@@ -9,7 +9,7 @@ test('duplicates: looked for, decided, undone, dry run, taken out', BOTH, async 
   await t.shot('duplicates-start');
   await t.axe('duplicates, start');
   await t.page.locator('.start-form button[type=submit]').click();
-  await t.page.locator('.group-entry').first().waitFor({ timeout: 120_000 });
+  await t.page.locator('.group-entry').first().waitFor({ timeout: 400_000 });
   await t.page.locator('.member-picture img:not(.loading)').nth(1).waitFor();
   const groups = await t.page.locator('.group-entry').count();
   assert.ok(groups > 1);
