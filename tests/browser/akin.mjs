@@ -9,8 +9,11 @@ import { picture } from './mock/pictures.mjs';
 
 const free = () => new Promise((done) => { const s = createServer().listen(0, '127.0.0.1', () => { const { port } = s.address(); s.close(() => done(port)); }); });
 
-/** Draws a collection's pictures into a folder, 90 of them. */
-export function drawPictures(folder, n = 90) {
+/** Few enough that a debug build looks at all pairs in reasonable time. */
+const PICTURES = 54;
+
+/** Draws a collection's pictures into a folder. */
+export function drawPictures(folder, n = PICTURES) {
   for (const item of collection('photos', n).items) {
     const at = join(folder, item.theme);
     mkdirSync(at, { recursive: true });
@@ -33,7 +36,7 @@ export async function startAkin(program) {
     if (child.exitCode !== null) throw new Error(`akin ended: ${said}`);
     try {
       const status = await (await fetch(`${url}api/v1/status`)).json();
-      if (status.collections.some((c) => c.images >= 85) && !status.indexing?.length) return { url, close };
+      if (status.collections.some((c) => c.images >= PICTURES - 2) && !status.indexing?.length) return { url, close };
     } catch { /* not up yet */ }
     await new Promise((done) => { setTimeout(done, 500); });
   }

@@ -9,7 +9,7 @@ test('duplicates: looked for, decided, undone, dry run, taken out', BOTH, async 
   await t.shot('duplicates-start');
   await t.axe('duplicates, start');
   await t.page.locator('.start-form button[type=submit]').click();
-  await t.page.locator('.group-entry').first().waitFor({ timeout: 120_000 });
+  await t.page.locator('.group-entry').first().waitFor({ timeout: 400_000 });
   await t.page.locator('.member-picture img:not(.loading)').nth(1).waitFor();
   const groups = await t.page.locator('.group-entry').count();
   assert.ok(groups > 1);
@@ -41,6 +41,13 @@ test('duplicates: looked for, decided, undone, dry run, taken out', BOTH, async 
   await t.until(decided, (text) => /^1 of/.test(text), 'undone');
   assert.equal(await t.page.locator('.group-entry.not_duplicate').count(), 0);
   await t.page.locator('.review-tools select').selectOption('largest');
+  await t.page.locator('.rest').click();
+  await t.until(decided, (text) => !/^[01] of/.test(text), 'the rest decided');
+  for (let i = 0; i < 2; i += 1) {
+    const was = await decided();
+    await t.page.locator('button', { hasText: 'Undo last' }).click();
+    await t.until(decided, (text) => text !== was, 'one taken back');
+  }
   const before = await t.page.evaluate(async (address) => (await (await fetch(address)).json()).images, new URL(`api/v1/collections/${t.names.collection}`, t.target.url).href);
   await t.page.locator('button', { hasText: 'Dry run' }).click();
   await t.page.locator('dialog[open] .thumbs img').first().waitFor();

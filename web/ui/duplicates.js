@@ -97,14 +97,29 @@ export function createDuplicatesPage(app) {
     fill(body, h('div', { class: 'page-head' }, h('h1', null, 'Duplicates')), h('div', { class: 'bones' }, Array.from({ length: 3 }, () => h('div', { class: 'bone tall' }))));
     try {
       const answer = await get(path(), { limit: 100, kind }, signal);
-      groups = answer.groups.map(prepared);
-      next = answer.next_cursor ?? null;
       totals = answer.totals ?? null;
+      take(answer, []);
       at = Math.max(0, groups.findIndex((group) => group.decided === 'pending'));
       drawReview();
     } catch (problem) {
       if (problem?.name !== 'AbortError') fill(body, h('div', { class: 'page-head' }, h('h1', null, 'Duplicates')), problemState(problem, { retry: load, more: [button({ label: 'All looks', onclick: () => app.go({ sub: '' }) })] }));
     }
+  }
+
+  /**
+   * Takes a page of groups in. Pictures of one subject are no duplicates and may be thousands: they
+   * have a tab of their own and are not among the others.
+   */
+  function take(answer, before) {
+    const wanted = answer.groups.filter((group) => kind === 'same_subject' || group.kind !== 'same_subject');
+    groups = [...before, ...wanted.map(prepared)];
+    next = wanted.length < answer.groups.length && before.length + wanted.length >= groupCount('') ? null : answer.next_cursor ?? null;
+  }
+
+  /** How many groups a tab has. */
+  function groupCount(which) {
+    if (!totals) return groups.length;
+    return which ? totals.by_kind?.[which] ?? 0 : totals.groups - (totals.by_kind?.same_subject ?? 0);
   }
 
   /** A group as it came, the one to keep first. */
@@ -117,8 +132,9 @@ export function createDuplicatesPage(app) {
 
   function drawReview() {
     if (!groups.length) {
-      fill(body, h('div', { class: 'page-head' }, h('h1', null, 'Duplicates')), kind && drawKinds(),
-        drawnState({ icon: 'check', title: kind ? 'None of that kind' : 'No duplicates', text: kind ? '' : 'Every picture here is one of its kind.', actions: [button({ label: 'Look again', onclick: () => app.go({ sub: '' }) })] }));
+      const others = groupCount('same_subject');
+      fill(body, h('div', { class: 'page-head' }, h('h1', null, 'Duplicates')), (kind || others > 0) && drawKinds(),
+        drawnState({ icon: 'check', title: kind ? 'None of that kind' : 'No duplicates', text: kind ? '' : others ? 'There are only different pictures of the same subject.' : 'Every picture here is one of its kind.', actions: [button({ label: 'Look again', onclick: () => app.go({ sub: '' }) })] }));
       return;
     }
     fill(body,
@@ -130,9 +146,9 @@ export function createDuplicatesPage(app) {
   }
 
   function drawKinds() {
-    const by = totals?.by_kind ?? {};
-    const all = totals?.groups ?? groups.length;
-    return fill(kinds, [['', 'All', all], ...Object.entries(by).map(([k, n]) => [k, duplicateKind(k), n])].map(([value, name, n]) => h('button', {
+    const by = Object.entries(totals?.by_kind ?? {});
+    const shown = by.filter(([k]) => k !== 'same_subject');
+    return fill(kinds, [['', 'All duplicates', groupCount('')], ...(shown.length > 1 ? shown : []), ...by.filter(([k]) => k === 'same_subject')].map(([k, name, n]) => (n === undefined ? [k, duplicateKind(k), name] : [k, name, n])).map(([value, name, n]) => h('button', {
       type: 'button', class: 'tab', 'aria-pressed': String(kind === value), onclick: () => { kind = value; load(); },
     }, name, h('span', { class: 'muted' }, ` ${count(n)}`))));
   }
@@ -154,8 +170,7 @@ export function createDuplicatesPage(app) {
     if (next === null) return;
     try {
       const answer = await get(path(), { limit: 100, kind, cursor: next });
-      groups.push(...answer.groups.map(prepared));
-      next = answer.next_cursor ?? null;
+      take(answer, groups);
       drawIndex();
     } catch (problem) { toast(problem.message, { kind: 'error' }); }
   }
@@ -170,7 +185,7 @@ export function createDuplicatesPage(app) {
     });
     if (index.contains(document.activeElement)) entries[at]?.focus();
     entries[at]?.scrollIntoView({ block: 'nearest' });
-    view.show(group, at, totals?.groups && !kind ? totals.groups : groups.length);
+    view.show(group, at, groupCount(kind));
     drawFoot();
     if (tell) announce(`Group ${at + 1}: ${duplicateKind(group.kind)}, ${group.members.length} pictures`);
     if (at > groups.length - 10) more();
@@ -183,7 +198,7 @@ export function createDuplicatesPage(app) {
       const kept = name ? choose(name, group.members) : group.keep;
       group.going = new Set(group.members.filter((m) => m.id !== kept).map((m) => m.id));
     }
-    view.show(groups[at], at, totals?.groups ?? groups.length);
+    view.show(groups[at], at, groupCount(kind));
     announce(name ? `Now keeps: ${RULES[name][0]}` : 'Keeps as suggested');
   }
 
@@ -214,6 +229,24 @@ export function createDuplicatesPage(app) {
     announce(action === 'keep' ? `Decided: ${keep.length} stay, ${remove.length} go` : 'Noted: not duplicates');
   }
 
+  /** Decides what is left on this tab as it is marked; each can be taken back as any other. */
+  async function decideRest() {
+    const rest = groups.filter((group) => group.decided === 'pending' && group.members.length > group.going.size);
+    let done = 0;
+    try {
+      for (const group of rest) {
+        const remove = [...group.going];
+        await post(path('/decisions'), { group: group.id, action: 'keep', keep: group.members.map((m) => m.id).filter((id) => !group.going.has(id)), remove });
+        group.decided = 'kept';
+        decidedInOrder.push(group.id);
+        done += 1;
+      }
+    } catch (problem) { toast(problem.message, { kind: 'error' }); }
+    drawIndex();
+    show(at);
+    toast(`${some(done, 'group')} decided as marked. Nothing goes before the dry run is confirmed.`);
+  }
+
   function undo() {
     const last = decidedInOrder[decidedInOrder.length - 1];
     const group = groups.find((each) => each.id === last) ?? [...groups].reverse().find((each) => ['kept', 'not_duplicate'].includes(each.decided));
@@ -225,9 +258,10 @@ export function createDuplicatesPage(app) {
     const kept = groups.filter((group) => group.decided === 'kept');
     const going = kept.flatMap((group) => group.members.filter((m) => group.going.has(m.id)));
     const size = going.reduce((sum, m) => sum + (m.bytes ?? 0), 0);
-    fill(foot, h('p', null, h('strong', null, `${count(decided.length)} of ${count(totals?.groups && !kind ? totals.groups : groups.length)} decided`),
+    fill(foot, h('p', null, h('strong', null, `${count(decided.length)} of ${count(groupCount(kind))} decided`),
       h('span', { class: 'muted' }, going.length ? ` · ${some(going.length, 'picture')} to go${size ? `, ${bytes(size)}` : ''}` : ' · nothing to go yet')),
     h('div', { class: 'bar-actions' },
+      button({ label: 'Decide the rest as marked', class: 'small rest', disabled: decided.length === groups.length || !app.canWrite(), onclick: decideRest }),
       button({ icon: 'undo', label: 'Undo last', class: 'small', disabled: decided.every((g) => g.decided === 'removed'), onclick: undo }),
       button({ label: 'Dry run', class: 'primary small', disabled: kept.length === 0 || !app.canWrite(), onclick: dryRun })));
   }

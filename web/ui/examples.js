@@ -1,8 +1,7 @@
 /** The panel of what is searched with: the picture and its crop, further examples, unwanted ones. */
 import { createCropper } from './crop.js';
 import { button, fill, h, icon } from './dom.js';
-import { showThumbnail, thumbnail } from './images.js';
-import { key } from './api.js';
+import { showThumbnail } from './images.js';
 import { previewOf } from './uploads.js';
 
 /**
@@ -37,8 +36,7 @@ export function createExamples(options) {
     const see = () => { cropper.element.hidden = false; cropper.enable(true); };
     if (example.kind === 'id') {
       cropper.img.alt = `Picture ${example.value} of this collection`;
-      if (key()) showThumbnail(cropper.img, options.collection(), Number(example.value), 640);
-      else { cropper.img.onload = null; cropper.img.classList.remove('loading'); cropper.img.src = thumbnail(options.collection(), Number(example.value), 640).href; }
+      showThumbnail(cropper.img, options.collection(), Number(example.value), 290);
       see();
     } else if (example.kind === 'query') {
       const from = previewOf(example.value);

@@ -16,7 +16,7 @@ export function createGroupView(options) {
   const element = h('section', { class: 'group', 'aria-label': 'The group' },
     h('div', { class: 'group-head' }, title, place, h('div', { class: 'group-turn' },
       button({ icon: 'left', label: 'Previous group', iconOnly: true, onclick: () => options.onmove(-1) }),
-      button({ icon: 'right', label: 'Next group', iconOnly: true, onclick: () => options.onmove(1) }))), cards, actions);
+      button({ icon: 'right', label: 'Next group', iconOnly: true, onclick: () => options.onmove(1) }))), actions, cards);
 
   /** What differs from the reference, in words. */
   function differences(member, reference) {
@@ -50,7 +50,7 @@ export function createGroupView(options) {
       h('div', { class: 'member-picture' }, img, h('span', { class: 'member-number', 'aria-hidden': 'true' }, String(i + 1)), i === 0 && h('span', { class: 'badge reference' }, 'Reference')),
       h('div', { class: 'member-facts' }, h('strong', { title: member.path }, fileName(member.path)),
         h('span', { class: 'muted clip', title: folder(member.path) }, folder(member.path)),
-        h('span', null, [member.width ? `${member.width} × ${member.height}` : '', bytes(member.bytes), day(member.modified)].filter(Boolean).join(' · ')),
+        h('span', null, [member.width ? `${member.width} × ${member.height}` : '', bytes(member.bytes)].filter(Boolean).join(' · ')), h('span', null, day(member.modified)),
         same && h('span', null, same), diff && h('span', { class: 'diff' }, diff), member.gone && h('span', { class: 'muted' }, 'No longer in the collection')),
       choice);
   }
@@ -59,6 +59,7 @@ export function createGroupView(options) {
     const n = group.going.size;
     const stay = group.members.length - n;
     title.textContent = duplicateKind(group.kind);
+    cards.classList.toggle('few', group.members.length < 3);
     fill(cards, group.members.map(card));
     const words = { kept: `Decided: ${stay} ${stay === 1 ? 'stays' : 'stay'}, ${n} ${n === 1 ? 'goes' : 'go'}.`, not_duplicate: 'Noted as not duplicates; they are not brought up again.', removed: 'Taken out of the collection.' }[group.decided];
     fill(actions, words ? [h('p', { class: 'decided-words' }, icon('check'), words), group.decided !== 'removed' && button({ icon: 'undo', label: 'Undo', onclick: () => options.ondecide('undo') })] : [

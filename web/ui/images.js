@@ -78,13 +78,14 @@ async function blobAddress(url, signal) {
 }
 
 /**
- * Shows the original, with the 640-pixel thumbnail until it is there and where it cannot be shown:
- * the file is gone or changed, or of a kind browsers do not draw.
+ * Shows the original; until it is there the thumbnail that the grid has shown already, and where it
+ * cannot be shown (gone, changed, of a kind browsers do not draw) the largest one.
  * @param {HTMLImageElement} img
  * @param {(state: 'preview'|'original'|'preview-only') => void} tell
  */
 export function showOriginal(img, collection, id, tell) {
-  const preview = thumbnail(collection, id, 640);
+  const preview = thumbnail(collection, id, 320);
+  const largest = thumbnail(collection, id, 640);
   const whole = original(collection, id);
   const mark = whole.href;
   img.dataset.whole = mark;
@@ -103,7 +104,12 @@ export function showOriginal(img, collection, id, tell) {
     img.classList.remove('missing');
     tell('original');
   };
-  loader.onerror = () => { if (img.dataset.whole === mark) tell('preview-only'); };
+  loader.onerror = () => {
+    if (img.dataset.whole !== mark) return;
+    if (key()) showFetched(img, largest);
+    else img.src = largest.href;
+    tell('preview-only');
+  };
   if (key()) blobAddress(whole).then((shown) => { loader.src = shown; }, () => loader.onerror?.(new Event('error')));
   else loader.src = whole.href;
 }

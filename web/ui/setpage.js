@@ -3,9 +3,10 @@ import { get, post } from './api.js';
 import { announce, button, fill, h, icon, toast } from './dom.js';
 import { exportSet } from './exportset.js';
 import { createGrid } from './grid.js';
+import { showThumbnail } from './images.js';
 import { problemState, state as drawnState } from './states.js';
 import { openViewer } from './viewer.js';
-import { count, moment, ruleWords, some, stepWords } from './words.js';
+import { count, fileName, moment, reasonWords, ruleWords, some, stepWords } from './words.js';
 
 /** @param {any} app */
 export function createSetPage(app) {
@@ -169,14 +170,26 @@ export function createSetPage(app) {
     });
   }
 
-  /** Why a picture is in or out, in sentences. */
+  /** Why a picture is in or out: the reason, the other picture it has to do with, and the ledger's sentences. */
   function why(item) {
-    const text = h('div', { class: 'why' }, h('h3', null, item.kept ? 'Why it is in' : 'Why it is not in'), h('p', null, item.reason ?? ruleWords(item.rule)));
+    const details = h('details', { hidden: true }, h('summary', null, 'In detail'));
     get(path(`/images/${item.id}/explain`)).then((answer) => {
-      const sentences = answer?.sentences ?? [];
-      if (sentences.length) fill(text, h('h3', null, item.kept ? 'Why it is in' : 'Why it is not in'), sentences.map((sentence) => h('p', null, sentence)));
+      details.append(...(answer?.sentences ?? []).map((sentence) => h('p', { class: 'small-text' }, sentence)));
+      details.hidden = !(answer?.sentences?.length > 0);
     }, () => {});
-    return text;
+    const seen = other(item);
+    const words = reasonWords(item.rule) || item.reason || `${ruleWords(item.rule)}.`;
+    return h('div', { class: 'why' }, h('h3', null, item.kept ? 'Why it is in' : 'Why it is not in'), h('p', null, seen ? words : words.replace(/( The nearest)?:$/, '.').replace('..', '.')), seen, details);
+  }
+
+  /** The picture that is the reason, where its collection is here. */
+  function other(item) {
+    const about = item.because ?? item.seed;
+    const collection = about?.set === 'pool' ? run.pool : (app.status?.collections ?? []).find((c) => c.name === about?.set)?.name;
+    if (!collection || about.id === item.id) return null;
+    const img = h('img', { alt: '' });
+    showThumbnail(img, collection, about.id, 84);
+    return h('div', { class: 'other' }, img, h('span', null, h('strong', null, fileName(about.path)), h('br'), item.similarity !== undefined && item.similarity !== null ? `similarity ${Number(item.similarity).toFixed(3)}` : ''));
   }
 
   return { element: page, show, leave() { ask?.abort(); name = ''; } };

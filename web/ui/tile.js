@@ -132,5 +132,9 @@ export function createTile(grid) {
  */
 export function hitWords(hit, numbers) {
   if (hit.similarity === undefined) return { label: fileName(hit.path), sub: hit.width ? `${hit.width} × ${hit.height}` : '' };
-  return { label: likeness(hit), sub: numbers ? `similarity ${hit.similarity.toFixed(4)}` : percentile(hit.percentile) };
+  const label = likeness(hit);
+  const number = `similarity ${hit.similarity.toFixed(4)}`;
+  // "Unrelated, closer than 80 %" would read as a contradiction: four of five pairs have nothing in common.
+  if (!numbers && label === 'Unrelated') return { label, sub: '' };
+  return { label, sub: (!numbers && percentile(hit.percentile)) || number };
 }

@@ -65,6 +65,10 @@ export function openViewer(start, options) {
     prev.disabled = index <= 0;
     following.disabled = index < 0 || (index + 1 >= options.items().length && !options.loadMore);
     note.textContent = '';
+    if (item.width && item.height) {
+      img.style.setProperty('--ratio', String(item.width / item.height));
+      img.style.setProperty('--w', `${Math.max(item.width * 1.5, 320)}px`);
+    }
     showOriginal(img, collection, item.id, (state) => {
       note.textContent = state === 'preview-only' ? 'A preview: the file itself is gone, has changed, or is of a kind browsers cannot show.' : '';
     });

@@ -94,5 +94,16 @@ export const stepWords = (name) => { const bare = String(name ?? '').replace(/^\
 /** Why a run took or left a picture, in plain words. */
 export const ruleWords = (name) => RULES[name] ?? plain(name);
 
+const REASONS = {
+  neighbour: 'It is among the nearest of this example:', drawn: 'It was drawn from the theme of this example:', 'is-seed': 'It is one of the examples.',
+  survived: 'Nothing spoke against it.', accepted: 'You put it in.', rejected: 'You took it out.', 'same-file': 'It is the same file as one that stays:',
+  'near-duplicate': 'It is a copy of one that stays:', leak: 'It is like a picture that must stay out:', 'leak-by-component': 'It is linked to a picture that must stay out:',
+  'not-retrieved': 'No example was near enough. The nearest:', 'over-cap': 'There were enough pictures already.',
+  'semantic-duplicate': 'It is nearly the same as one that stays:', balanced: 'There are enough pictures of its theme already.',
+};
+
+/** Why a picture is in or out, as a sentence; one that ends in a colon is followed by the other picture. */
+export const reasonWords = (name) => REASONS[name] ?? '';
+
 /** Names for programs, without their dashes. */
 export const plain = (name) => capital(String(name ?? '').replaceAll('-', ' ').replaceAll('_', ' '));

@@ -68,10 +68,10 @@ function run(state, name, pool, seeds) {
   const seedIds = seeds.length ? seeds : [1];
   const images = c.items.map((item) => {
     const near = c.items.find((each) => each.id === seedIds[item.id % seedIds.length]);
-    if (item.copyOf) return { ...item, kept: false, step: '01-self-dedup', rule: 'near-duplicate', reason: `It is a copy of ${c.items.find((e) => e.id === item.copyOf).path}.`, similarity: 0.987 };
+    if (item.copyOf) return { ...item, kept: false, step: '01-self-dedup', rule: 'near-duplicate', because: { set: 'pool', id: item.copyOf, path: c.items.find((e) => e.id === item.copyOf).path }, reason: `It is a copy of ${c.items.find((e) => e.id === item.copyOf).path}.`, similarity: 0.987 };
     if (item.id % 11 === 5) return { ...item, kept: false, step: '02-relative-dedup', rule: 'leak', reason: 'It is like a picture of “testset”, which must stay out.', similarity: 0.81 };
-    if (item.theme === near.theme) return { ...item, kept: true, step: '03-retrieve', rule: 'neighbour', reason: `It is among the nearest of ${near.path}.`, seed: near.id, rank: item.id % 7, similarity: 0.9 - (item.id % 30) / 100 };
-    return { ...item, kept: false, step: '03-retrieve', rule: 'not-retrieved', reason: 'No example was near enough.', similarity: 0.42 };
+    if (item.theme === near.theme) return { ...item, kept: true, step: '03-retrieve', rule: 'neighbour', reason: `It is among the nearest of ${near.path}.`, seed: { set: pool, id: near.id, path: near.path }, rank: item.id % 7, similarity: 0.9 - (item.id % 30) / 100 };
+    return { ...item, kept: false, step: '03-retrieve', rule: 'not-retrieved', because: { set: pool, id: near.id, path: near.path }, reason: 'No example was near enough.', similarity: 0.42 };
   });
   const by = (step, rule) => images.filter((i) => i.step === step && i.rule === rule && !i.kept).length;
   const n = images.length;
