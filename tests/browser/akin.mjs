@@ -21,13 +21,17 @@ export function drawPictures(folder, n = PICTURES) {
   }
 }
 
-/** Starts `akin serve` in a home of its own and waits until all pictures are read. */
-export async function startAkin(program) {
+/**
+ * Starts `akin serve` in a home of its own and waits until all pictures are read.
+ * @param {string} program
+ * @param {string} [page] folder with the page, instead of the one in the program (debug builds only)
+ */
+export async function startAkin(program, page) {
   const home = mkdtempSync(join(tmpdir(), 'akin-browser-'));
   const pictures = join(home, 'pictures');
   drawPictures(pictures);
   const port = await free();
-  const child = spawn(resolve(program), ['serve', '--index', pictures, '--listen', `127.0.0.1:${port}`], { env: { ...process.env, AKIN_HOME: join(home, 'home') }, stdio: ['ignore', 'pipe', 'pipe'] });
+  const child = spawn(resolve(program), ['serve', '--index', pictures, '--listen', `127.0.0.1:${port}`, ...(page ? ['--ui-dir', resolve(page)] : [])], { env: { ...process.env, AKIN_HOME: join(home, 'home') }, stdio: ['ignore', 'pipe', 'pipe'] });
   let said = '';
   for (const stream of [child.stdout, child.stderr]) stream.on('data', (data) => { said = (said + data).slice(-4000); });
   const url = `http://127.0.0.1:${port}/`;

@@ -4,6 +4,7 @@
  *     node run.mjs [--mock]                  against a stand-in for the server (fast; every state)
  *     node run.mjs --server URL              against a server that runs
  *     node run.mjs --akin target/debug/akin  starts it on pictures drawn for the purpose
+ *     [--page ../../web/ui]                  with --akin, a debug build: the page of this checkout
  *     [--shots FOLDER] [--only PART OF A NAME]
  *
  * Needs `npm ci` here and Debian's `chromium` (or CHROMIUM=PATH).
@@ -28,7 +29,7 @@ async function target() {
     return { url, tier: 'real', names: { collection: await firstCollection(url) }, close: () => {} };
   }
   if (flag('akin')) {
-    const akin = await startAkin(flag('akin'));
+    const akin = await startAkin(flag('akin'), flag('page'));
     return { ...akin, tier: 'real', names: { collection: await firstCollection(akin.url) } };
   }
   const mock = await startMock();

@@ -43,11 +43,9 @@ test('duplicates: looked for, decided, undone, dry run, taken out', BOTH, async 
   await t.page.locator('.review-tools select').selectOption('largest');
   await t.page.locator('.rest').click();
   await t.until(decided, (text) => !/^[01] of/.test(text), 'the rest decided');
-  for (let i = 0; i < 2; i += 1) {
-    const was = await decided();
-    await t.page.locator('button', { hasText: 'Undo last' }).click();
-    await t.until(decided, (text) => text !== was, 'one taken back');
-  }
+  const all = await decided();
+  await t.page.locator('button', { hasText: 'Undo last' }).click();
+  await t.until(decided, (text) => text !== all, 'one taken back');
   const before = await t.page.evaluate(async (address) => (await (await fetch(address)).json()).images, new URL(`api/v1/collections/${t.names.collection}`, t.target.url).href);
   await t.page.locator('button', { hasText: 'Dry run' }).click();
   await t.page.locator('dialog[open] .thumbs img').first().waitFor();
