@@ -84,15 +84,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl CpuVit {
-    /// Whether the kernels can do this shape in this precision: widths are whole numbers of tiles.
+    /// Whether the kernels can do this shape in this precision: heads are whole numbers of tiles.
     pub(crate) fn supports(config: &VitConfig, precision: Precision) -> bool {
         let unit = match precision {
             Precision::F32 => BLOCK,
             Precision::Bf16 => 2 * BLOCK,
         };
-        let head = config.embed_dim / config.num_heads;
-        [head, config.embed_dim, config.ffn_hidden_dim].into_iter().all(|n| n > 0 && n % unit == 0)
-            && head * config.num_heads == config.embed_dim
+        let head = config.embed_dim.checked_div(config.num_heads).unwrap_or(0);
+        head > 0 && head % unit == 0 && head * config.num_heads == config.embed_dim
     }
 
     /// Packs weights for an instruction set; `None` where this machine lacks it or the shape is not

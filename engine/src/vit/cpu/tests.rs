@@ -356,6 +356,18 @@ fn long_sequences_agree_with_the_plain_pass() {
 }
 
 #[test]
+fn hidden_widths_that_fill_no_tile_agree_with_the_plain_pass() {
+    everywhere(|isa| {
+        for precision in [Precision::F32, Precision::Bf16] {
+            for ffn in [FfnKind::Mlp, FfnKind::SwiGlu] {
+                let config = VitConfig { ffn_hidden_dim: 88, ..shape(64, 2, ffn, 0) };
+                check(&config, isa, precision, 2, (2, 28, 28));
+            }
+        }
+    });
+}
+
+#[test]
 fn heads_of_sixteen_are_done_in_f32_and_refused_in_bf16() {
     let config = VitConfig { num_heads: 4, ..shape(64, 2, FfnKind::Mlp, 1) };
     everywhere(|isa| check(&config, isa, Precision::F32, 2, (3, 42, 28)));
