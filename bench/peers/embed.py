@@ -25,8 +25,8 @@ import time
 AKIN = {
     "akin f32": ["--matmul", "f32"],
     "akin bf16": ["--matmul", "bf16"],
-    "akin f32, all tokens": ["--matmul", "f32", "--patch-tokens"],
-    "akin bf16, all tokens": ["--matmul", "bf16", "--patch-tokens"],
+    "akin f32 all-tokens": ["--matmul", "f32", "--patch-tokens"],
+    "akin bf16 all-tokens": ["--matmul", "bf16", "--patch-tokens"],
     "akin f32 avx2": ["--matmul", "f32", "--isa", "avx2"],
     "akin f32 avx512": ["--matmul", "f32", "--isa", "avx512"],
 }
@@ -94,7 +94,7 @@ def module(path, size):
             self.g = nn.ParameterList([get("ls1.gamma"), get("ls2.gamma")])
 
         def forward(self, x):
-            b, n, c = x.shape
+            b, n, c = x.shape[0], x.shape[1], dim
             h = F.layer_norm(x, (c,), self.n1[0], self.n1[1], 1e-6)
             qkv = F.linear(h, self.m[0], self.m[1]).reshape(b, n, 3, c // 64, 64)
             q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
@@ -284,6 +284,7 @@ def main():
     args = parser.parse_args()
     if args.worker:
         return worker(args)
+    args.work, args.weights = os.path.abspath(args.work), os.path.abspath(args.weights)
     os.makedirs(args.work, exist_ok=True)
     stem = os.path.splitext(os.path.basename(args.weights))[0]
     args.onnx = os.path.join(args.work, f"{stem}-{args.size}.onnx")
