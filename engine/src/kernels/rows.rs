@@ -130,7 +130,7 @@ unsafe fn gelu_polynomial<S: Simd>(x: S::V) -> S::V {
     ];
     let t = S::max(S::min(x, S::splat(4.2)), S::splat(-4.2));
     let square = S::mul(t, t);
-    let mut p = S::splat(5.998_050_6e-11);
+    let mut p = S::splat(5.998_051e-11);
     for c in P {
         p = S::fma(p, square, S::splat(c));
     }
