@@ -314,3 +314,26 @@ impl Embedder for DinoEmbedder {
         self.features(batch, &[self.config().depth - 1], |layers| layers[0].pool(pooling))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn precision_is_part_of_an_identity_and_f32_is_what_it_was_before_there_was_a_choice() {
+        // As a release without the choice wrote it, with the fingerprint it gave.
+        let written = r#"{"name":"m","weights_sha256":"ab","dim":3,"pooling":"cls",
+            "pos_embed":"published","preprocess":{"resize":256,"crop":224},"icc":"ignore"}"#;
+        let old: ModelIdentity = serde_json::from_str(written).expect("identity");
+        let text = "akin pipeline 1; weights ab; dim 3; pooling cls; pos_embed published; resize \
+                    256; crop 224; icc ignore";
+        assert_eq!(old.fingerprint(), format!("{:x}", Sha256::digest(text)));
+        let again = serde_json::to_string(&old).expect("JSON");
+        assert!(!again.contains("precision"), "{again}");
+
+        let bf16 = ModelIdentity { precision: Precision::Bf16, ..old.clone() };
+        assert_ne!(bf16.fingerprint(), old.fingerprint());
+        let json = serde_json::to_string(&bf16).expect("JSON");
+        assert_eq!(serde_json::from_str::<ModelIdentity>(&json).expect("identity"), bf16);
+    }
+}

@@ -62,6 +62,9 @@ pub struct BenchEmbedArgs {
     /// Instructions of the processor to use [default: the fastest it has]
     #[arg(long, value_enum)]
     pub isa: Option<IsaArg>,
+    /// Compute patch tokens too; without, the last block is computed for CLS alone
+    #[arg(long)]
+    pub patch_tokens: bool,
     /// Timed repetitions of each batch size, after one that is not counted
     #[arg(long, value_name = "N", default_value = "9", value_parser = positive)]
     pub rounds: usize,

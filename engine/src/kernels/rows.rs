@@ -9,7 +9,6 @@
     unsafe_op_in_unsafe_fn,
     reason = "every line is pointer work under the module's contract"
 )]
-#![expect(clippy::missing_safety_doc, reason = "the module states what all functions need")]
 
 use super::simd::{BLOCK, Format, Simd};
 
@@ -131,7 +130,7 @@ unsafe fn gelu_polynomial<S: Simd>(x: S::V) -> S::V {
     ];
     let t = S::max(S::min(x, S::splat(4.2)), S::splat(-4.2));
     let square = S::mul(t, t);
-    let mut p = S::splat(5.998_050_7e-11);
+    let mut p = S::splat(5.998_051e-11);
     for c in P {
         p = S::fma(p, square, S::splat(c));
     }
@@ -270,7 +269,7 @@ pub(super) unsafe fn softmax<S: Simd, F: Format>(s: &Softmax) {
             F::store::<S>(place::<F>(to, i), weight);
         }
         // A last tile of bf16 may be half filled.
-        if F::PER_LANE == 2 && padded % (2 * BLOCK) != 0 {
+        if F::PER_LANE == 2 && !padded.is_multiple_of(2 * BLOCK) {
             for i in (padded..padded + BLOCK).step_by(S::LANES) {
                 F::store::<S>(place::<F>(to, i), S::splat(0.0));
             }

@@ -20,7 +20,6 @@ pub(crate) const BLOCK: usize = 16;
 /// # Safety
 /// Every method needs a processor that has the instruction set; pointers are valid for
 /// [`LANES`](Self::LANES) lanes (or what the method says) and need no alignment.
-#[expect(clippy::missing_safety_doc, reason = "the trait states what all methods need")]
 pub(super) trait Simd: Copy + 'static {
     /// Lanes of a vector; divides 16.
     const LANES: usize;

@@ -1,6 +1,9 @@
 //! The backbone an embedder runs: on our own kernels on a CPU, on candle elsewhere and for shapes
 //! the kernels do not know.
 
+#[cfg(test)]
+mod tests;
+
 use std::time::Duration;
 
 use candle_core::{DType, Device, Tensor};
@@ -57,8 +60,8 @@ impl Backbone {
         let refused = |reason: String| EngineError::Device { name: "cpu".to_owned(), reason };
         if !fits {
             return Err(refused(format!(
-                "a backbone of {} with {} heads cannot be computed in {precision}, which takes \
-                 widths in multiples of 32; use --precision f32",
+                "a backbone of width {} with {} heads cannot be computed in {precision}, which takes \
+                 heads of a multiple of 32; use --matmul f32",
                 config.embed_dim, config.num_heads
             )));
         }

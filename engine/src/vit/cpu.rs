@@ -54,6 +54,8 @@ pub(crate) struct Batch<'a> {
     pub(crate) width: usize,
 }
 
+type Tables = HashMap<(usize, usize), Arc<Vec<f32>>>;
+
 /// A frozen backbone with packed weights.
 pub(crate) struct CpuVit {
     config: VitConfig,
@@ -63,7 +65,7 @@ pub(crate) struct CpuVit {
     packed: Packed,
     /// What is added to the patch embedding's products, by (rows, columns): CLS and registers, then
     /// position embeddings plus bias.
-    tables: Mutex<HashMap<(usize, usize), Arc<Vec<f32>>>>,
+    tables: Mutex<Tables>,
     /// Workspaces not in use.
     spare: Mutex<Vec<Workspace>>,
     stages: Stages,
@@ -84,15 +86,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl CpuVit {
-    /// Whether the kernels can do this shape in this precision: widths are whole numbers of tiles.
+    /// Whether the kernels can do this shape in this precision: heads are whole numbers of tiles.
     pub(crate) fn supports(config: &VitConfig, precision: Precision) -> bool {
         let unit = match precision {
             Precision::F32 => BLOCK,
             Precision::Bf16 => 2 * BLOCK,
         };
-        let head = config.embed_dim / config.num_heads;
-        [head, config.embed_dim, config.ffn_hidden_dim].into_iter().all(|n| n > 0 && n % unit == 0)
-            && head * config.num_heads == config.embed_dim
+        let head = config.embed_dim.checked_div(config.num_heads).unwrap_or(0);
+        head > 0 && head.is_multiple_of(unit) && head * config.num_heads == config.embed_dim
     }
 
     /// Packs weights for an instruction set; `None` where this machine lacks it or the shape is not

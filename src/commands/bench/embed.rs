@@ -44,6 +44,7 @@ struct Bench {
     model: DinoEmbedder,
     pixels: Pixels,
     load: Duration,
+    patch_tokens: bool,
 }
 
 /// Seconds a batch, in order, and the share of each stage in all threads' time.
@@ -81,7 +82,8 @@ impl Bench {
         let picture = RgbImage::from_raw(512, 512, values)
             .ok_or_else(|| Failure::Failed("a picture to time with cannot be made".into()))?;
         let pixels = model.prepare(&picture)?;
-        Ok(Self { model, pixels, load: start.elapsed() })
+        let patch_tokens = args.patch_tokens;
+        Ok(Self { model, pixels, load: start.elapsed(), patch_tokens })
     }
 
     /// Seconds of each of some batches.
@@ -90,7 +92,11 @@ impl Bench {
         let mut times = Vec::with_capacity(rounds);
         for _ in 0..rounds {
             let start = Instant::now();
-            self.model.embed(&batch)?;
+            if self.patch_tokens {
+                self.model.embed_dense(&batch)?;
+            } else {
+                self.model.embed(&batch)?;
+            }
             times.push(start.elapsed().as_secs_f64());
         }
         Ok(times)

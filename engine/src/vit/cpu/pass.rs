@@ -38,7 +38,7 @@ pub(super) struct Grid<'a> {
 impl<'a> Grid<'a> {
     /// Into how many parts `threads` threads cut so many rows: a divisor of `threads`.
     pub(super) fn parts(threads: usize, rows: usize) -> usize {
-        let fits = |parts: &usize| threads % parts == 0 && rows / parts >= PART_ROWS;
+        let fits = |parts: &usize| threads.is_multiple_of(*parts) && rows / parts >= PART_ROWS;
         (1..=threads).rev().find(fits).unwrap_or(1)
     }
 

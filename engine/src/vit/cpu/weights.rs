@@ -65,18 +65,38 @@ impl Linear {
     }
 
     fn pack(&self, kernel: &Kernel) -> Matrix {
-        Matrix::pack(kernel, kernel.panel, self.inner, self.bias.clone(), |row| self.row(row))
+        self.pack_columns(kernel, kernel.panel, self.bias.len(), Some)
     }
 
-    /// Packs the two halves of SwiGLU, whose blocks of columns alternate.
-    fn pack_halves(&self, kernel: &Kernel) -> Matrix {
-        let hidden = self.bias.len() / 2;
-        let source = |column: usize| {
-            let (block, inside) = (column / BLOCK, column % BLOCK);
-            block % 2 * hidden + block / 2 * BLOCK + inside
-        };
-        let bias = (0..2 * hidden).map(|column| self.bias[source(column)]).collect();
-        Matrix::pack(kernel, 2, self.inner, bias, |column| self.row(source(column)))
+    /// Packs the columns of a feed-forward network's first layer, which are filled up to whole
+    /// tiles of the second one's inner axis; the two halves of SwiGLU alternate by blocks.
+    fn pack_hidden(&self, kernel: &Kernel, ffn: FfnKind, hidden: usize) -> Matrix {
+        let padded = hidden.next_multiple_of(BLOCK * kernel.per_lane);
+        match ffn {
+            FfnKind::Mlp => self.pack_columns(kernel, kernel.panel, padded, |column| {
+                Some(column).filter(|&column| column < hidden)
+            }),
+            FfnKind::SwiGlu => self.pack_columns(kernel, 2, 2 * padded, |column| {
+                let (block, inside) = (column / BLOCK, column % BLOCK);
+                let of_half = block / 2 * BLOCK + inside;
+                (of_half < hidden).then_some(block % 2 * hidden + of_half)
+            }),
+        }
+    }
+
+    /// Packs so many columns: each that which `source` names, or zeros.
+    fn pack_columns(
+        &self,
+        kernel: &Kernel,
+        panel: usize,
+        columns: usize,
+        source: impl Fn(usize) -> Option<usize> + Sync,
+    ) -> Matrix {
+        let zeros = vec![0f32; self.inner];
+        let bias = (0..columns).map(|column| source(column).map_or(0.0, |at| self.bias[at]));
+        Matrix::pack(kernel, panel, self.inner, bias.collect(), |column| {
+            source(column).map_or(&zeros[..], |at| self.row(at))
+        })
     }
 }
 
@@ -150,10 +170,7 @@ impl Block {
         Ok(Self {
             qkv: qkv.pack(kernel),
             proj: proj.pack(kernel),
-            up: match config.ffn {
-                FfnKind::Mlp => up.pack(kernel),
-                FfnKind::SwiGlu => up.pack_halves(kernel),
-            },
+            up: up.pack_hidden(kernel, config.ffn, hidden),
             down: down.pack(kernel),
         })
     }
