@@ -25,10 +25,12 @@ mod values;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
+use std::io::ErrorKind;
 use std::ops::Bound;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use roaring::RoaringBitmap;
 use serde::{Deserialize, Serialize};
@@ -48,6 +50,8 @@ use crate::record::{self, Failure, Known, Record, Seen, SeenKind};
 /// Memory for pages of the catalog: records of a million images are about 300 MB, of which searches
 /// mostly read the same.
 const CACHE_BYTES: u64 = 128 << 20;
+/// How long a catalog that was just dropped may take to close.
+const CLOSING: Duration = Duration::from_secs(5);
 
 /// Counters that change with every commit, in the same batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,13 +82,25 @@ impl Catalog {
         // Every commit flushes; a flush in between would only write more often.
         let config = sled::Config::new().path(folder).cache_capacity(CACHE_BYTES);
         let config = config.flush_every_ms(None);
-        let opened = std::panic::catch_unwind(AssertUnwindSafe(|| config.open()));
-        let db = opened
-            .map_err(|_| IndexerError::Damaged {
+        let start = Instant::now();
+        let db = loop {
+            let opened = std::panic::catch_unwind(AssertUnwindSafe(|| config.open()));
+            let opened = opened.map_err(|_| IndexerError::Damaged {
                 path: folder.to_path_buf(),
                 reason: format!("the catalog cannot be opened; {}", crate::error::RESTORE),
-            })?
-            .map_err(|error| failed(folder, &error))?;
+            })?;
+            match opened {
+                Ok(db) => break db,
+                // A thread of the engine may still be closing what this process had open before; nobody else can
+                // have it, since the caller holds the collection's lock.
+                Err(sled::Error::Io(error))
+                    if error.kind() == ErrorKind::WouldBlock && start.elapsed() < CLOSING =>
+                {
+                    std::thread::sleep(CLOSING / 500);
+                }
+                Err(error) => return Err(failed(folder, &error)),
+            }
+        };
         sync_folder(folder)?;
         Ok(Self { folder: folder.to_path_buf(), db, recent: Recent::new() })
     }

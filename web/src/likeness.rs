@@ -13,9 +13,9 @@ use indexer::search::NEAR_DUPLICATE;
 /// From this cosine on, two embeddings are the same up to their rounding to 16 bits.
 const SAME: f32 = 0.9995;
 /// Percentiles from which on the words in the middle are used, and cosines in their place where the
-/// collection is too small for percentiles.
+/// collection is too small for percentiles. Of the random pairs of a folder with ten subjects, a tenth show the same one.
 const STEPS: [(f32, f32, &str); 3] =
-    [(99.9, 0.75, "very similar"), (99.0, 0.55, "similar"), (90.0, 0.35, "loosely related")];
+    [(99.0, 0.75, "very similar"), (90.0, 0.55, "similar"), (70.0, 0.35, "loosely related")];
 
 /// All words, most similar first.
 pub const WORDS: [&str; 6] =
@@ -50,9 +50,9 @@ mod tests {
         let say = |similarity, percentile| words(embedder.identity(), similarity, percentile);
         assert_eq!(say(1.0, Some(3.0)), "same picture");
         assert_eq!(say(0.96, Some(3.0)), "near copy");
-        assert_eq!(say(0.6, Some(99.95)), "very similar");
-        assert_eq!(say(0.6, Some(99.0)), "similar");
-        assert_eq!(say(0.6, Some(98.9)), "loosely related");
+        assert_eq!(say(0.6, Some(99.0)), "very similar");
+        assert_eq!(say(0.6, Some(98.9)), "similar");
+        assert_eq!(say(0.6, Some(89.9)), "loosely related");
         assert_eq!(say(0.9, Some(20.0)), "unrelated");
         assert_eq!(say(0.8, None), "very similar");
         assert_eq!(say(0.1, None), "unrelated");

@@ -34,9 +34,9 @@ export function likeness(hit) {
   const p = hit.percentile;
   if (hit.similarity >= 0.9995) return 'Same picture';
   if (p === null || p === undefined) return 'Similar';
-  if (p >= 99.9) return 'Very similar';
-  if (p >= 97) return 'Similar';
-  return p >= 75 ? 'Loosely related' : 'Unrelated';
+  if (p >= 99) return 'Very similar';
+  if (p >= 90) return 'Similar';
+  return p >= 70 ? 'Loosely related' : 'Unrelated';
 }
 
 /** Share of random pairs that are less alike, in percent and rounded down so that it never says 100. */

@@ -125,3 +125,16 @@ fn an_unfinished_snapshot_does_not_stop_the_next_open() -> Result<()> {
     assert!(!leftover.exists());
     Ok(())
 }
+
+#[test]
+fn a_catalog_that_is_still_closing_is_waited_for() -> Result<()> {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let first = Catalog::open(folder.path())?;
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            std::thread::sleep(Duration::from_millis(200));
+            drop(first);
+        });
+        Catalog::open(folder.path()).map(drop)
+    })
+}
