@@ -25,7 +25,6 @@ mod values;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::ErrorKind;
 use std::ops::Bound;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
@@ -93,9 +92,7 @@ impl Catalog {
                 Ok(db) => break db,
                 // A thread of the engine may still be closing what this process had open before; nobody else can
                 // have it, since the caller holds the collection's lock.
-                Err(sled::Error::Io(error))
-                    if error.kind() == ErrorKind::WouldBlock && start.elapsed() < CLOSING =>
-                {
+                Err(error) if is_locked(&error) && start.elapsed() < CLOSING => {
                     std::thread::sleep(CLOSING / 500);
                 }
                 Err(error) => return Err(failed(folder, &error)),
@@ -442,6 +439,11 @@ fn hash_key(hash: &ContentHash, id: Option<ImageId>) -> Option<Vec<u8>> {
     key.extend(&hash.to_bytes()?[..16]);
     key.extend(id.iter().flat_map(|id| id.0.to_be_bytes()));
     Some(key)
+}
+
+/// Whether another handle has the files. The engine says so in words only.
+fn is_locked(error: &sled::Error) -> bool {
+    matches!(error, sled::Error::Io(error) if error.to_string().contains("could not acquire lock"))
 }
 
 fn failed(folder: &Path, error: &sled::Error) -> IndexerError {
