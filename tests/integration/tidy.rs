@@ -12,7 +12,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     for entry in std::fs::read_dir(folder).expect("list") {
         let path = entry.expect("entry").path();
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        if name == "target" || name == ".git" {
+        if matches!(name, "target" | ".git" | "node_modules") {
             continue;
         }
         if path.is_dir() {
