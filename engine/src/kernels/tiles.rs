@@ -13,6 +13,7 @@ use rayon::prelude::*;
 use super::amx::{self, TileConfig};
 use super::avx512;
 use super::matmul::{Operand, PANEL_ROWS};
+use super::simd::avx512::transposed;
 
 /// Rows or columns of a tile, and 32-bit lanes of a vector.
 pub(super) const SIDE: usize = 16;
@@ -238,28 +239,6 @@ fn interleave_halves() -> __m512i {
 /// Transposes a 16 x 16 matrix of 32-bit lanes.
 #[target_feature(enable = "avx512f")]
 fn transpose(m: &mut [__m512i; SIDE]) {
-    // Pairs of rows, then fours, within 128-bit lanes; then the lanes themselves.
-    let mut t = [_mm512_setzero_si512(); SIDE];
-    for i in 0..8 {
-        t[2 * i] = _mm512_unpacklo_epi32(m[2 * i], m[2 * i + 1]);
-        t[2 * i + 1] = _mm512_unpackhi_epi32(m[2 * i], m[2 * i + 1]);
-    }
-    for i in 0..4 {
-        m[4 * i] = _mm512_unpacklo_epi64(t[4 * i], t[4 * i + 2]);
-        m[4 * i + 1] = _mm512_unpackhi_epi64(t[4 * i], t[4 * i + 2]);
-        m[4 * i + 2] = _mm512_unpacklo_epi64(t[4 * i + 1], t[4 * i + 3]);
-        m[4 * i + 3] = _mm512_unpackhi_epi64(t[4 * i + 1], t[4 * i + 3]);
-    }
-    // m[4 i + c] now holds, in lane l, column 4 l + c of rows 4 i .. 4 i + 4.
-    for c in 0..4 {
-        let even = _mm512_shuffle_i32x4::<0x88>(m[c], m[4 + c]);
-        let odd = _mm512_shuffle_i32x4::<0xdd>(m[c], m[4 + c]);
-        let even_low = _mm512_shuffle_i32x4::<0x88>(m[8 + c], m[12 + c]);
-        let odd_low = _mm512_shuffle_i32x4::<0xdd>(m[8 + c], m[12 + c]);
-        t[c] = _mm512_shuffle_i32x4::<0x88>(even, even_low);
-        t[8 + c] = _mm512_shuffle_i32x4::<0xdd>(even, even_low);
-        t[4 + c] = _mm512_shuffle_i32x4::<0x88>(odd, odd_low);
-        t[12 + c] = _mm512_shuffle_i32x4::<0xdd>(odd, odd_low);
-    }
-    *m = t;
+    // SAFETY: whoever may call this has AVX-512F.
+    *m = unsafe { transposed(*m) };
 }

@@ -155,12 +155,9 @@ impl Simd for Avx512Bf16 {
     }
 }
 
+/// A 16 x 16 matrix of 32-bit lanes, transposed. Needs AVX-512F.
 #[inline(always)]
-unsafe fn transpose(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
-    let mut m = [_mm512_setzero_si512(); BLOCK];
-    for (i, row) in m.iter_mut().enumerate() {
-        *row = _mm512_loadu_si512(from.add(i * from_stride).cast());
-    }
+pub(in crate::kernels) unsafe fn transposed(mut m: [__m512i; BLOCK]) -> [__m512i; BLOCK] {
     // Pairs of rows, then fours, within 128-bit lanes; then the lanes themselves.
     let mut t = [_mm512_setzero_si512(); BLOCK];
     for i in 0..8 {
@@ -184,7 +181,16 @@ unsafe fn transpose(from: *const f32, from_stride: usize, to: *mut f32, to_strid
         t[4 + c] = _mm512_shuffle_i32x4::<0x88>(odd, odd_low);
         t[12 + c] = _mm512_shuffle_i32x4::<0xdd>(odd, odd_low);
     }
-    for (i, column) in t.into_iter().enumerate() {
+    t
+}
+
+#[inline(always)]
+unsafe fn transpose(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
+    let mut m = [_mm512_setzero_si512(); BLOCK];
+    for (i, row) in m.iter_mut().enumerate() {
+        *row = _mm512_loadu_si512(from.add(i * from_stride).cast());
+    }
+    for (i, column) in transposed(m).into_iter().enumerate() {
         _mm512_storeu_si512(to.add(i * to_stride).cast(), column);
     }
 }
