@@ -7,6 +7,7 @@ mod health;
 mod images;
 mod jobs;
 mod page;
+mod paging;
 mod runs;
 mod search;
 mod status;

@@ -11,7 +11,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::jobs::{cursor, limit};
+use super::paging::{cursor, limit};
 use crate::extract::{Json, Path, Query};
 use crate::items::Item;
 use crate::problem::{Answer, Code, Problem, ProblemBody};

@@ -15,6 +15,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::paging::{cursor, limit};
 use crate::extract::{self, Json, Path, Query};
 use crate::form::{Expected, Form};
 use crate::items::Item;
@@ -76,18 +77,8 @@ async fn list(
     Query(page): Query<Page>,
 ) -> Answer<Answered<ImagesAnswer>> {
     let served = state.collection(&name).await?;
-    let limit = page.limit.unwrap_or(DEFAULT_LIMIT);
-    if !(1..=MAX_LIMIT).contains(&limit) {
-        let detail = format!("limit is {limit}; it must be from 1 to {MAX_LIMIT}");
-        return Err(Problem::new(Code::BadRequest, detail.clone()).field("limit", detail));
-    }
-    let first = match page.cursor.as_deref().filter(|cursor| !cursor.is_empty()) {
-        None => 0,
-        Some(cursor) => cursor.parse::<u64>().map_err(|_| {
-            let detail = "this is no cursor; take `next_cursor` of the page before, whole";
-            Problem::new(Code::BadRequest, detail).field("cursor", detail)
-        })?,
-    };
+    let limit = limit(page.limit, DEFAULT_LIMIT, MAX_LIMIT)?;
+    let first = cursor(page.cursor.as_deref())?;
     let filter = page.filter.filter(|text| !text.trim().is_empty()).map(read_filter).transpose()?;
     let of = state.clone();
     let look = move || {

@@ -9,7 +9,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::super::jobs::{cursor, limit};
+use super::super::paging::{cursor, limit};
 use crate::extract::{Path, Query};
 use crate::items::Item;
 use crate::problem::{Answer, Code, Problem, ProblemBody};
