@@ -21,6 +21,8 @@ pub(super) struct Mapped {
     touched: Box<[AtomicU64]>,
     /// Bits set.
     regions: AtomicUsize,
+    /// Which word of bits is let go next.
+    hand: AtomicUsize,
 }
 
 impl Mapped {
@@ -41,7 +43,7 @@ impl Mapped {
     fn of(map: Mmap) -> Arc<Self> {
         let words = map.len().div_ceil(REGION * 64);
         let touched = std::iter::repeat_with(AtomicU64::default).take(words).collect();
-        Arc::new(Self { map, touched, regions: AtomicUsize::new(0) })
+        Arc::new(Self { map, touched, regions: AtomicUsize::new(0), hand: AtomicUsize::new(0) })
     }
 
     /// Notes that the byte at `offset` is read; true when nothing near it was read before.
@@ -64,17 +66,27 @@ impl Mapped {
         self.regions.load(Ordering::Relaxed) * REGION
     }
 
-    /// Takes its pages out of this process's memory. They stay in the system's file cache while there is room, and
-    /// come back when read.
-    pub(super) fn let_go(&self) {
-        self.touched.iter().for_each(|word| word.store(0, Ordering::Relaxed));
-        self.regions.store(0, Ordering::Relaxed);
-        // SAFETY: the mapping is read-only and of a file, so that a page dropped is read again with the same bytes,
-        // also by those who hold slices of it now.
-        #[expect(unsafe_code, reason = "see SAFETY")]
-        let advised = unsafe { self.map.unchecked_advise(UncheckedAdvice::DontNeed) };
-        // Only a hint: whoever refuses it keeps more in memory.
-        drop(advised);
+    /// Takes some of its pages, at most 4 MiB, out of this process's memory: a few at a time, since unmapping holds up
+    /// the one search that does it. They stay in the system's file cache while there is room, and come back when read.
+    pub(super) fn let_some_go(&self) {
+        for _ in 0..self.touched.len() {
+            let at = self.hand.fetch_add(1, Ordering::Relaxed) % self.touched.len();
+            let regions = self.touched[at].swap(0, Ordering::Relaxed).count_ones() as usize;
+            if regions == 0 {
+                continue;
+            }
+            self.regions.fetch_sub(regions, Ordering::Relaxed);
+            let start = at * REGION * 64;
+            let len = (self.map.len() - start).min(REGION * 64);
+            // SAFETY: the mapping is read-only and of a file, so that a page dropped is read again with the same
+            // bytes, also by those who hold slices of it now.
+            #[expect(unsafe_code, reason = "see SAFETY")]
+            let advised =
+                unsafe { self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, start, len) };
+            // Only a hint: whoever refuses it keeps more in memory.
+            drop(advised);
+            return;
+        }
     }
 }
 
@@ -96,13 +108,15 @@ mod tests {
         let path = folder.path().join("shard");
         std::fs::write(&path, vec![7; 100 * REGION + 5]).expect("write");
         let map = Mapped::new(&File::open(&path).expect("open"), &path)?;
-        assert!(
-            map.touch(0) && !map.touch(REGION - 1) && map.touch(REGION) && map.touch(100 * REGION)
-        );
+        let touched = [0, REGION - 1, REGION, 100 * REGION].map(|offset| map.touch(offset));
+        assert_eq!(touched, [true, false, true, true]);
         assert_eq!(map.resident(), 3 * REGION);
-        let held = &map[70 * REGION..];
-        map.let_go();
-        assert_eq!(map.resident(), 0);
+        let held = &map[..];
+        // The first 64 regions, then those after them, then nothing.
+        for left in [REGION, 0, 0] {
+            map.let_some_go();
+            assert_eq!(map.resident(), left);
+        }
         assert!(held.iter().all(|&byte| byte == 7) && map.touch(0));
         Ok(())
     }

@@ -151,12 +151,16 @@ impl Rows {
         let Some((shard, bytes)) = found else {
             return Err(damaged(&self.folder, format!("row {row} is missing")));
         };
-        if shard.touch(start)
-            && self.shards.iter().map(|map| map.resident()).sum::<usize>() > RESIDENT_BYTES
-        {
-            self.shards.iter().for_each(|map| map.let_go());
+        if shard.touch(start) && self.resident() > RESIDENT_BYTES {
+            let fullest = self.shards.iter().max_by_key(|map| map.resident());
+            fullest.into_iter().for_each(|map| map.let_some_go());
         }
         Ok(bytes)
+    }
+
+    /// About how many bytes of the shards are in this process's memory.
+    fn resident(&self) -> usize {
+        self.shards.iter().map(|map| map.resident()).sum()
     }
 
     fn decode(&self, row: &[u8], values: &mut [f32]) {
