@@ -7,6 +7,7 @@ mod exact;
 mod hnsw;
 mod snapshot;
 mod layers;
+mod loose;
 mod audit;
 
 use std::cmp::Ordering;

@@ -17,7 +17,7 @@ use half::f16;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::inspect::inspect;
-pub(crate) use self::rows::Rows;
+pub(crate) use self::rows::{CopiedRows, Rows};
 use self::shard::Shard;
 use crate::durable::sync_folder;
 use crate::error::{IndexerError, IoContext, Result};
@@ -229,6 +229,40 @@ mod tests {
         }
         vectors.sync()?;
         Ok(vectors)
+    }
+
+    #[test]
+    fn rows_are_compared_alike_wherever_they_are() -> Result<()> {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        // Nine times what a view keeps in memory in unit tests.
+        let rows = filled(folder.path(), Precision::F16, 4000)?.snapshot();
+        let query = embedding(3);
+        let wanted: Vec<u32> = (0..4000).map(|i| (i * 1237) % 4000).collect();
+        let mut compared = Vec::new();
+        rows.compare(query.as_slice(), &wanted, |row, id, similarity| {
+            compared.push((row, id, similarity.to_bits()));
+        })?;
+        let expected = wanted.iter().map(|&row| {
+            let similarity =
+                dot(&rows.read(u64::from(row), ImageId(u64::from(row) + 10))?, query.as_slice());
+            Ok((row, ImageId(u64::from(row) + 10), similarity))
+        });
+        let expected: Vec<_> = expected.collect::<Result<_>>()?;
+        for (one, other) in compared.iter().zip(&expected) {
+            assert_eq!((one.0, one.1), (other.0, other.1));
+            assert!((f32::from_bits(one.2) - other.2).abs() < 1e-5);
+        }
+        assert_eq!(compared.len(), 4000);
+
+        let shard = folder.path().join(shard_name(0, Precision::F16));
+        let mut bytes = std::fs::read(&shard).expect("shard");
+        let last = bytes.len() - 20;
+        bytes[last] ^= 1;
+        std::fs::write(&shard, bytes).expect("write");
+        let damaged = Vectors::open(folder.path(), 70, Precision::F16, 4000)?.snapshot();
+        let error = damaged.compare(query.as_slice(), &wanted, |_, _, _| {}).expect_err("damaged");
+        assert!(error.to_string().contains("row 3999 fails its checksum"), "{error}");
+        Ok(())
     }
 
     #[test]

@@ -15,7 +15,7 @@ const ROWS_PER_TASK: u32 = 8192;
 
 /// Orders worst first, so that the heap's root is the neighbour to give up next.
 #[derive(PartialEq)]
-struct WorstFirst(Neighbour);
+pub(super) struct WorstFirst(Neighbour);
 
 impl Eq for WorstFirst {}
 
@@ -32,6 +32,40 @@ impl Ord for WorstFirst {
     }
 }
 
+/// The `k` nearest of the neighbours shown to it.
+pub(super) struct Closest {
+    k: usize,
+    heap: BinaryHeap<WorstFirst>,
+}
+
+impl Closest {
+    pub(super) fn new(k: usize) -> Self {
+        Self { k, heap: BinaryHeap::new() }
+    }
+
+    /// Whether a neighbour would be among them.
+    pub(super) fn takes(&self, row: u32, similarity: f32) -> bool {
+        let entry = WorstFirst(Neighbour { row, similarity });
+        self.heap.len() < self.k || self.heap.peek().is_some_and(|worst| entry < *worst)
+    }
+
+    pub(super) fn push(&mut self, row: u32, similarity: f32) {
+        let entry = WorstFirst(Neighbour { row, similarity });
+        if self.heap.len() < self.k {
+            self.heap.push(entry);
+        } else if let Some(mut worst) = self.heap.peek_mut()
+            && entry < *worst
+        {
+            *worst = entry;
+        }
+    }
+
+    /// Them, in no order.
+    pub(super) fn into_vec(self) -> Vec<Neighbour> {
+        self.heap.into_iter().map(|entry| entry.0).collect()
+    }
+}
+
 /// The `k` rows most similar to a unit-length query among `rows`, best first, ties by row.
 pub(crate) fn exact(
     vectors: &Rows,
@@ -41,18 +75,11 @@ pub(crate) fn exact(
 ) -> Result<Vec<Neighbour>> {
     let (Some(first), Some(last)) = (rows.min(), rows.max()) else { return Ok(Vec::new()) };
     let best_between = |start: u32, end: u32| {
-        let mut heap = BinaryHeap::new();
+        let mut closest = Closest::new(k);
         vectors.dot_products(query, rows.range(start..=end), |row, similarity| {
-            let entry = WorstFirst(Neighbour { row, similarity });
-            if heap.len() < k {
-                heap.push(entry);
-            } else if let Some(mut worst) = heap.peek_mut()
-                && entry < *worst
-            {
-                *worst = entry;
-            }
+            closest.push(row, similarity);
         })?;
-        Ok(heap.into_iter().map(|entry| entry.0).collect::<Vec<_>>())
+        Ok(closest.into_vec())
     };
     let mut best = if rows.len() <= u64::from(ROWS_PER_TASK) {
         best_between(first, last)?

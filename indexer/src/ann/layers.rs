@@ -10,7 +10,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 use rayon::prelude::*;
 use roaring::RoaringBitmap;
 
+use super::Neighbour;
 use super::hnsw::{Candidate, Graph};
+use super::loose::Loose;
 use super::snapshot::{self, Mode};
 use crate::error::Result;
 use crate::vectors::Rows;
@@ -45,7 +47,7 @@ pub(crate) struct Layers {
     /// Rows below this are in the base, in the tail, dead, or loose.
     rows: u64,
     /// Rows that neither graph leads to.
-    loose: RoaringBitmap,
+    loose: Loose,
 }
 
 impl Layers {
@@ -60,7 +62,7 @@ impl Layers {
         let len = (graph.len() + header.unreachable.len()) as u64;
         let base =
             Base { graph, rows: header.rows, unreachable: header.unreachable, checksum, len };
-        let loose = RoaringBitmap::from_iter(&base.unreachable);
+        let loose = Loose::new(base.unreachable.iter().copied());
         let mut layers = Self { rows: base.rows, base: Arc::new(base), tail: None, loose };
         let tail = snapshot::open(&tail_path(folder), dim, Mode::Grow)?;
         if let Some((header, graph, _)) = tail
@@ -68,7 +70,7 @@ impl Layers {
             && header.rows <= rows
         {
             layers.rows = header.rows;
-            layers.loose = RoaringBitmap::from_iter(header.unreachable);
+            layers.loose = Loose::new(header.unreachable);
             layers.tail = Some(Arc::new(RwLock::new(graph)));
         }
         Ok(Some(layers))
@@ -102,8 +104,7 @@ impl Layers {
             }
         })?;
         let base = Base { graph, rows, unreachable, checksum, len: alive.len() };
-        let mut layers =
-            Self { rows, base: Arc::new(base), tail: None, loose: RoaringBitmap::new() };
+        let mut layers = Self { rows, base: Arc::new(base), tail: None, loose: Loose::default() };
         // The old tail went with the old base.
         match std::fs::remove_file(tail_path(folder)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -117,7 +118,7 @@ impl Layers {
 
     fn add_unreachable(&mut self, vectors: &Rows) -> Result<()> {
         let base = Arc::clone(&self.base);
-        self.loose.clear();
+        self.loose = Loose::default();
         self.add(vectors, base.unreachable.iter().copied())
     }
 
@@ -126,9 +127,15 @@ impl Layers {
         self.rows
     }
 
-    /// Rows below [`rows`](Self::rows) that must be compared one by one all the same.
-    pub(crate) fn loose(&self) -> &RoaringBitmap {
-        &self.loose
+    /// The `k` nearest, in no order, of the rows below [`rows`](Self::rows) that no graph leads to and that are `alive`.
+    pub(crate) fn nearest_loose(
+        &self,
+        vectors: &Rows,
+        alive: &RoaringBitmap,
+        query: &[f32],
+        k: usize,
+    ) -> Result<Vec<Neighbour>> {
+        self.loose.nearest(vectors, alive, query, k)
     }
 
     /// Brings the tail up to date with the rows alive; searches go on meanwhile.
@@ -195,7 +202,7 @@ impl Layers {
         if let Some(tail) = &self.tail {
             let tail = tail.read().unwrap_or_else(PoisonError::into_inner);
             let base = Some(self.base.checksum);
-            let loose = self.loose.iter().collect();
+            let loose = self.loose.rows().iter().collect();
             snapshot::save(&tail_path(folder), &tail, self.rows, loose, base)?;
         }
         Ok(())

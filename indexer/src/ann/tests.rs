@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use roaring::RoaringBitmap;
 
 use super::hnsw::{Candidate, Graph};
+use super::loose::Loose;
 use super::*;
 use crate::id::ImageId;
 use crate::vectors::{Precision, Rows, Vectors};
@@ -49,6 +50,28 @@ fn what_a_similarity_hardly_exceeds_is_just_above_it() {
             let over = candidate.at_most - similarity;
             assert!((0.0..0.05).contains(&over), "{similarity} but at most {}", candidate.at_most);
         }
+    }
+}
+
+#[test]
+fn rows_in_no_graph_are_compared_whether_copied_or_not() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let (_vectors, rows, _) = stored(folder.path(), 5000);
+    let alive: RoaringBitmap = (0..5000).filter(|row| row % 3 != 0).collect();
+    // 5,000 are too many to be copied.
+    for count in [0, 1, 700, 5000] {
+        let mut loose = Loose::new(0..count);
+        for k in [1, 10] {
+            let among =
+                exact(&rows, &alive.range(0..count).collect(), &vector(77), k).expect("exact");
+            let mut found = loose.nearest(&rows, &alive, &vector(77), k).expect("nearest");
+            found.sort_unstable_by(Neighbour::best_first);
+            assert_eq!(found, among, "{k} of {count}");
+        }
+        // One more is seen though a copy was made before.
+        loose.insert(4999);
+        let found = loose.nearest(&rows, &alive, &vector(4999), 1).expect("nearest");
+        assert_eq!(found[0].row, 4999);
     }
 }
 

@@ -203,11 +203,12 @@ impl View {
                 return self.best(pool, query, k, rescoring);
             }
         }
-        if self.rows.len() > layers.rows() || !layers.loose().is_empty() {
+        let mut others = layers.nearest_loose(&self.rows, pool, query, k)?;
+        if self.rows.len() > layers.rows() {
             let uncovered = u32::try_from(layers.rows()).unwrap_or(u32::MAX);
-            let mut others: RoaringBitmap = pool.range(uncovered..).collect();
-            others |= layers.loose() & pool;
-            let others = exact(&self.rows, &others, query, k)?;
+            others.extend(exact(&self.rows, &pool.range(uncovered..).collect(), query, k)?);
+        }
+        if !others.is_empty() {
             let others = others.into_iter();
             found.extend(
                 others.map(|Neighbour { row, similarity }| Candidate { row, at_most: similarity }),

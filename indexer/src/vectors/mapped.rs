@@ -10,13 +10,17 @@ use memmap2::{Mmap, MmapOptions, UncheckedAdvice};
 
 use crate::error::{IoContext, Result};
 
-/// What Linux maps around a page that is asked for (`fault_around_bytes`).
+/// What Linux maps around a page that is asked for (`fault_around_bytes`), at multiples of it in the address space.
 const REGION: usize = 64 << 10;
 
 /// A file mapped for reading.
 #[derive(Debug)]
 pub(super) struct Mapped {
     map: Mmap,
+    /// The file, to read from without mapping more of it.
+    file: Option<File>,
+    /// Bytes between the start of the first region and the map's: regions are aligned, the map need not be.
+    skew: usize,
     /// One bit for each region that was read since it was last let go.
     touched: Box<[AtomicU64]>,
     /// Bits set.
@@ -31,24 +35,33 @@ impl Mapped {
         // there are views of it, by the one process that holds the collection's lock.
         #[expect(unsafe_code, reason = "shards are memory-mapped; see SAFETY")]
         let map = unsafe { Mmap::map(file) }.io("map", path)?;
-        Ok(Self::of(map))
+        let file = file.try_clone().io("open once more", path)?;
+        Ok(Self::of(map, Some(file)))
     }
 
     /// In place of a shard that is not there.
     pub(super) fn nothing(path: &Path) -> Result<Arc<Self>> {
         let map = MmapOptions::new().len(1).map_anon().and_then(|map| map.make_read_only());
-        Ok(Self::of(map.io("map", path)?))
+        Ok(Self::of(map.io("map", path)?, None))
     }
 
-    fn of(map: Mmap) -> Arc<Self> {
-        let words = map.len().div_ceil(REGION * 64);
+    fn of(map: Mmap, file: Option<File>) -> Arc<Self> {
+        let skew = map.as_ptr() as usize % REGION;
+        let words = (map.len() + skew).div_ceil(REGION * 64);
         let touched = std::iter::repeat_with(AtomicU64::default).take(words).collect();
-        Arc::new(Self { map, touched, regions: AtomicUsize::new(0), hand: AtomicUsize::new(0) })
+        Arc::new(Self {
+            map,
+            file,
+            skew,
+            touched,
+            regions: AtomicUsize::new(0),
+            hand: AtomicUsize::new(0),
+        })
     }
 
     /// Notes that the byte at `offset` is read; true when nothing near it was read before.
     pub(super) fn touch(&self, offset: usize) -> bool {
-        let region = offset / REGION;
+        let region = (self.skew + offset) / REGION;
         let Some(word) = self.touched.get(region / 64) else { return false };
         let bit = 1u64 << (region % 64);
         // A plain load first: nearly always the bit is set, and a line that is only read is not fought over.
@@ -59,6 +72,28 @@ impl Mapped {
         }
         self.regions.fetch_add(1, Ordering::Relaxed);
         true
+    }
+
+    /// Whether something near the byte at `offset` was read and not let go since.
+    pub(super) fn is_touched(&self, offset: usize) -> bool {
+        let region = (self.skew + offset) / REGION;
+        let word = self.touched.get(region / 64);
+        word.is_some_and(|word| word.load(Ordering::Relaxed) & (1 << (region % 64)) != 0)
+    }
+
+    /// Copies bytes of the file without mapping them; false where that cannot be done.
+    pub(super) fn copy(&self, offset: usize, into: &mut [u8]) -> bool {
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::FileExt;
+            let file = self.file.as_ref();
+            file.is_some_and(|file| file.read_exact_at(into, offset as u64).is_ok())
+        }
+        #[cfg(not(unix))]
+        {
+            let _ = (offset, into);
+            false
+        }
     }
 
     /// About how many bytes of it are in this process's memory.
@@ -76,13 +111,14 @@ impl Mapped {
                 continue;
             }
             self.regions.fetch_sub(regions, Ordering::Relaxed);
-            let start = at * REGION * 64;
-            let len = (self.map.len() - start).min(REGION * 64);
+            let start = (at * REGION * 64).saturating_sub(self.skew);
+            let end = ((at + 1) * REGION * 64 - self.skew).min(self.map.len());
             // SAFETY: the mapping is read-only and of a file, so that a page dropped is read again with the same
             // bytes, also by those who hold slices of it now.
             #[expect(unsafe_code, reason = "see SAFETY")]
-            let advised =
-                unsafe { self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, start, len) };
+            let advised = unsafe {
+                self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, start, end - start)
+            };
             // Only a hint: whoever refuses it keeps more in memory.
             drop(advised);
             return;
@@ -108,7 +144,10 @@ mod tests {
         let path = folder.path().join("shard");
         std::fs::write(&path, vec![7; 100 * REGION + 5]).expect("write");
         let map = Mapped::new(&File::open(&path).expect("open"), &path)?;
-        let touched = [0, REGION - 1, REGION, 100 * REGION].map(|offset| map.touch(offset));
+        // Offsets at which regions begin, wherever the system put the map.
+        let first = REGION - map.skew;
+        let offsets = [first, first + REGION - 1, first + REGION, first + 90 * REGION];
+        let touched = offsets.map(|offset| map.touch(offset));
         assert_eq!(touched, [true, false, true, true]);
         assert_eq!(map.resident(), 3 * REGION);
         let held = &map[..];
@@ -117,7 +156,23 @@ mod tests {
             map.let_some_go();
             assert_eq!(map.resident(), left);
         }
-        assert!(held.iter().all(|&byte| byte == 7) && map.touch(0));
+        assert!(held.iter().all(|&byte| byte == 7));
+        assert!(!map.is_touched(first) && map.touch(first) && map.is_touched(first));
+        Ok(())
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn bytes_are_copied_without_being_mapped() -> Result<()> {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let path = folder.path().join("shard");
+        std::fs::write(&path, [1, 2, 3, 4, 5]).expect("write");
+        let map = Mapped::new(&File::open(&path).expect("open"), &path)?;
+        let mut bytes = [0; 3];
+        assert!(map.copy(1, &mut bytes));
+        assert_eq!((bytes, map.resident()), ([2, 3, 4], 0));
+        assert!(!map.copy(3, &mut bytes), "past the end");
+        assert!(!Mapped::nothing(&path)?.copy(0, &mut bytes));
         Ok(())
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use engine::kernels::{dot, dot_f16, prefetch};
 use half::f16;
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
+use roaring::RoaringBitmap;
 
 use super::mapped::Mapped;
 use super::{HEADER_BYTES, Precision, ROWS_PER_SHARD, damaged, shard_name};
@@ -14,7 +15,14 @@ use crate::id::ImageId;
 
 /// Bytes of shards that one view keeps in this process's memory; more is let go and read again through the system's file
 /// cache. All of a collection of 250,000 images of 384 f16 values, a quarter of one of a million.
-const RESIDENT_BYTES: usize = 192 << 20;
+const RESIDENT_BYTES: usize = if cfg!(test) { 64 << 10 } else { 192 << 20 };
+
+/// Some rows as they are stored, one after the other.
+#[derive(Debug)]
+pub(crate) struct CopiedRows {
+    rows: Vec<u32>,
+    bytes: Vec<u8>,
+}
 
 /// Rows `0..len` of a collection's shards.
 #[derive(Clone, Debug)]
@@ -60,15 +68,38 @@ impl Rows {
         // Rows lie all over the shards: those to come are asked for while one is compared.
         const AHEAD: usize = 4;
         let fetch = |row: Option<&u32>| {
-            row.and_then(|&row| self.bytes(u64::from(row)).ok()).into_iter().for_each(prefetch);
+            row.and_then(|&row| self.mapped(u64::from(row))).into_iter().for_each(prefetch);
         };
         rows.iter().take(AHEAD).for_each(|row| fetch(Some(row)));
+        let mut buffer = Vec::new();
         for (i, &row) in rows.iter().enumerate() {
             fetch(rows.get(i + AHEAD));
-            let bytes = self.checked_bytes(u64::from(row))?;
+            let bytes = self.verified(u64::from(row), self.near_at_hand(row, &mut buffer)?)?;
             visit(row, id_in(bytes), self.product(query, bytes));
         }
         Ok(())
+    }
+
+    /// The bytes of one row of many that lie all over a collection: where the shards have their share of memory already,
+    /// they are copied, which costs less than mapping a page, letting another go, and telling the other cores.
+    fn near_at_hand<'a>(&'a self, row: u32, buffer: &'a mut Vec<u8>) -> Result<&'a [u8]> {
+        let row = u64::from(row);
+        if self.mapped(row).is_none()
+            && self.resident() >= RESIDENT_BYTES
+            && let Some((shard, start, stride)) = self.place(row)
+        {
+            buffer.resize(stride, 0);
+            if shard.copy(start, buffer) {
+                return Ok(buffer);
+            }
+        }
+        self.bytes(row)
+    }
+
+    /// The bytes of a row, if they are in memory already.
+    fn mapped(&self, row: u64) -> Option<&[u8]> {
+        let (shard, start, stride) = self.place(row)?;
+        if shard.is_touched(start) { shard.get(start..start + stride) } else { None }
     }
 
     /// Dot product with the values of a row, without widening them into memory where they are halves.
@@ -94,7 +125,11 @@ impl Rows {
     }
 
     fn checked_bytes(&self, row: u64) -> Result<&[u8]> {
-        let bytes = self.bytes(row)?;
+        self.verified(row, self.bytes(row)?)
+    }
+
+    /// The bytes of a row, if its checksum is right.
+    fn verified<'a>(&self, row: u64, bytes: &'a [u8]) -> Result<&'a [u8]> {
         let (body, crc) = bytes.split_at(bytes.len() - 4);
         if crc32fast::hash(body).to_le_bytes() != crc {
             let path =
@@ -132,6 +167,30 @@ impl Rows {
         Ok(())
     }
 
+    /// A copy of `rows`, without checking checksums.
+    pub(crate) fn copy_of(&self, rows: &RoaringBitmap) -> Result<CopiedRows> {
+        let mut bytes = Vec::with_capacity(rows.len() as usize * self.precision.stride(self.dim));
+        for row in rows {
+            bytes.extend(self.bytes(u64::from(row))?);
+        }
+        Ok(CopiedRows { rows: rows.iter().collect(), bytes })
+    }
+
+    /// [`dot_products`](Self::dot_products) with rows that were copied from here.
+    pub(crate) fn dot_products_of(
+        &self,
+        query: &[f32],
+        copied: &CopiedRows,
+        mut visit: impl FnMut(u32, f32),
+    ) {
+        let each = copied.bytes.chunks_exact(self.precision.stride(self.dim));
+        copied
+            .rows
+            .iter()
+            .zip(each)
+            .for_each(|(&row, bytes)| visit(row, self.product(query, bytes)));
+    }
+
     /// Embeddings of `rows`, one after the other, without checking checksums.
     pub(crate) fn gather(&self, rows: impl Iterator<Item = u32>) -> Result<Vec<f32>> {
         let mut out = Vec::new();
@@ -143,12 +202,19 @@ impl Rows {
         Ok(out)
     }
 
-    fn bytes(&self, row: u64) -> Result<&[u8]> {
+    /// Shard of a row, where in it the row starts, and its length in bytes; none for a row that is missing.
+    fn place(&self, row: u64) -> Option<(&Mapped, usize, usize)> {
         let stride = self.precision.stride(self.dim);
         let start = HEADER_BYTES as usize + (row % ROWS_PER_SHARD) as usize * stride;
-        let shard = self.shards.get((row / ROWS_PER_SHARD) as usize).filter(|_| row < self.len);
-        let found = shard.and_then(|map| Some((map, map.get(start..start + stride)?)));
-        let Some((shard, bytes)) = found else {
+        let shard = self.shards.get((row / ROWS_PER_SHARD) as usize).filter(|_| row < self.len)?;
+        (start + stride <= shard.len()).then_some((&**shard, start, stride))
+    }
+
+    fn bytes(&self, row: u64) -> Result<&[u8]> {
+        let place = self.place(row);
+        let found =
+            place.and_then(|(map, start, len)| Some((map, start, map.get(start..start + len)?)));
+        let Some((shard, start, bytes)) = found else {
             return Err(damaged(&self.folder, format!("row {row} is missing")));
         };
         if shard.touch(start) && self.resident() > RESIDENT_BYTES {
