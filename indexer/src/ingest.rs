@@ -5,6 +5,10 @@
 //! the content of one that has gone is that image, moved: it keeps its id and vector. A new file
 //! with the content of one that is still there takes over its vector. What has gone is removed,
 //! unless so much has gone that it may only be out of reach.
+//!
+//! Whoever runs it may change the collection between two of its steps ([`IngestEvent::Between`]). So
+//! what was known when a block was listed is looked up again before it is written: an image that was
+//! removed meanwhile stays away, and a payload that was changed stays changed.
 
 mod block;
 mod gone;
@@ -40,7 +44,7 @@ pub struct IngestOptions {
 }
 
 /// What a run tells while it goes on.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub enum IngestEvent<'a> {
     /// Files were listed; so many more are to be read.
     Listed {
@@ -51,6 +55,9 @@ pub enum IngestEvent<'a> {
     Done,
     /// One more file was skipped.
     Skipped(&'a Skipped),
+    /// Between two steps: the collection may be changed here, and the changes committed, with what
+    /// the run has noted so far. Comes several times a second, except while a batch is computed.
+    Between(&'a mut Collection),
 }
 
 /// What a run did.
@@ -209,6 +216,7 @@ impl<'a> Run<'a> {
 
     fn source(&mut self, source: &mut dyn Source) -> Result<()> {
         while !self.cancelled() {
+            self.between();
             let Some(block) = source.next_block(self.cancel)? else { break };
             self.block(source, block)?;
         }
@@ -217,12 +225,23 @@ impl<'a> Run<'a> {
 
     fn end(mut self) -> Result<IngestReport> {
         if !self.options.dry_run {
-            self.collection.finish()?;
+            let on_event = &mut *self.on_event;
+            let between = &mut |collection: &mut Collection| {
+                on_event(IngestEvent::Between(collection));
+            };
+            self.collection.finish_between(between)?;
         }
         self.report.cancelled = self.cancelled();
         self.report.unmatched = self.metadata.unmatched();
         self.report.skipped.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(self.report)
+    }
+
+    /// Lets whoever runs this change the collection.
+    fn between(&mut self) {
+        if !self.options.dry_run {
+            (self.on_event)(IngestEvent::Between(self.collection));
+        }
     }
 
     fn cancelled(&self) -> bool {

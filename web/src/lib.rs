@@ -15,14 +15,15 @@ pub mod guard;
 pub mod remote;
 pub mod options;
 pub mod models;
+pub mod workers;
 pub mod shelf;
-mod workers;
 pub mod metrics;
 pub mod device;
 mod queries;
 mod thumbnails;
 mod trial;
 mod audit;
+mod deriving;
 pub mod jobs;
 mod reports;
 mod runs;
@@ -83,8 +84,10 @@ pub async fn serve(
     let jobs = state.jobs.clone();
     tokio::spawn(state.clone().keep_auditing());
     tokio::spawn(keep_tidying(state.clone()));
-    Connections { limits, tls }.serve(listener, app(state), shutdown).await?;
+    tokio::spawn(state.clone().keep_deriving());
+    Connections { limits, tls }.serve(listener, app(state.clone()), shutdown).await?;
     jobs.end(drain).await;
+    state.save_graphs(drain).await;
     Ok(())
 }
 

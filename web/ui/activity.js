@@ -1,6 +1,7 @@
 /** The page of long work: progress, what failed, results; and adding pictures. */
 import { ended, post, postForm, within } from './api.js';
 import { button, fill, h, toast } from './dom.js';
+import { createSpace } from './space.js';
 import { state as drawnState } from './states.js';
 import { blank, format } from './url.js';
 import { looksLikePicture } from './uploads.js';
@@ -21,7 +22,8 @@ async function ready(app) {
 export function createActivityPage(app) {
   const list = h('div', { class: 'jobs' });
   const adding = h('section', { class: 'card add-pictures', 'aria-labelledby': 'add-title' });
-  const page = h('div', { class: 'page' }, h('div', { class: 'page-head' }, h('h1', null, 'Activity'), h('p', { class: 'muted' }, 'What Akin is working on, and what it has done.')), adding, list);
+  const space = createSpace(app);
+  const page = h('div', { class: 'page' }, h('div', { class: 'page-head' }, h('h1', null, 'Activity'), h('p', { class: 'muted' }, 'What Akin is working on, and what it has done.')), adding, space.element, list);
   /** @type {Map<string, {element: HTMLElement, draw: (job: any) => void}>} */
   const cards = new Map();
   app.jobs.watch(() => { if (page.isConnected) draw(); });
@@ -67,7 +69,7 @@ export function createActivityPage(app) {
 
   return {
     element: page,
-    show() { drawAdding(); draw(); },
+    show() { drawAdding(); space.draw(); draw(); },
     reload() { app.jobs.check(app.status, true); draw(); },
   };
 }
@@ -127,6 +129,7 @@ function outcome(job, app) {
   const link = (patch, words) => h('a', { class: 'button small', href: format({ ...blank(), collection: job.collection ?? app.collection(), ...patch }) }, h('span', null, words));
   if (job.kind === 'dedup' && job.result.report !== undefined) return link({ page: 'duplicates', sub: String(job.result.report) }, 'Review duplicates');
   if (job.kind === 'curate' && (job.result.run ?? job.result.name)) return link({ page: 'sets', sub: String(job.result.run ?? job.result.name) }, 'Open the data set');
+  if (job.kind === 'compact') return h('p', null, job.result.rewritten ? `${bytes(Math.max(0, job.result.bytes_before - job.result.bytes_after))} given back.` : 'There was nothing to give back.');
   if (job.kind === 'export') return h('p', null, `${some(job.result.images ?? 0, 'picture')} in `, h('code', null, job.result.folder ?? ''));
   return null;
 }

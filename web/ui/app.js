@@ -39,6 +39,7 @@ const app = {
   },
   info: () => known.get(app.collection()) ?? (app.status?.collections ?? []).find((c) => c.name === app.collection()) ?? null,
   canWrite: () => ['write', 'admin'].includes(app.status?.role ?? 'admin'),
+  isAdmin: () => (app.status?.role ?? 'admin') === 'admin',
 
   /**
    * Goes somewhere. `coalesce` makes quick changes of one kind a single step of the back button.

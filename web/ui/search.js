@@ -11,6 +11,7 @@ import { selection } from './selection.js';
 import { selectionBar } from './selectionbar.js';
 import { problemState, state as drawnState } from './states.js';
 import { hitWords } from './tile.js';
+import { askToTakeOut } from './takeout.js';
 import { shrink, upload } from './uploads.js';
 import { asks, blank, filterOf, same } from './url.js';
 import { openViewer } from './viewer.js';
@@ -311,6 +312,7 @@ export function createSearchPage(app) {
       { icon: 'minus', label: 'Less like this', pressed: unliked, run: () => mark('unlike', item.id) },
       { icon: 'select', label: 'Select', pressed: selection.has(app.collection(), item.id), run: () => { selection.on = true; selection.toggle(app.collection(), item.id); } },
       { icon: 'link', label: 'Copy link', run: () => navigator.clipboard?.writeText(location.href).then(() => toast('The link is copied.'), () => toast('The link could not be copied; take it from the address bar.', { kind: 'error' })) },
+      ...(app.canWrite() ? [{ icon: 'trash', label: 'Take out…', class: 'take-away', run: () => askToTakeOut(app, item, () => { shown = ''; viewer?.close(); }) }] : []),
     ];
   }
 

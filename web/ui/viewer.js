@@ -10,7 +10,7 @@ const NEIGHBOURS = 12;
  * @param {{
  *   items: () => any[], loadMore?: () => Promise<void>, collectionOf: (item: any) => string,
  *   onmove: (item: any) => void, onclose: (item: any, index: number) => void,
- *   actions: (item: any) => {icon: string, label: string, pressed?: boolean, primary?: boolean, run: () => void, closes?: boolean}[],
+ *   actions: (item: any) => {icon: string, label: string, class?: string, pressed?: boolean, primary?: boolean, run: () => void, closes?: boolean}[],
  *   extra?: (item: any) => any, neighbours?: boolean, meaning?: boolean
  * }} options
  */
@@ -51,7 +51,7 @@ export function openViewer(start, options) {
   function drawActions() {
     const had = actions.contains(document.activeElement) ? [...actions.children].indexOf(document.activeElement) : -1;
     fill(actions, options.actions(item).map((action) => button({
-      icon: action.icon, label: action.label, class: action.primary ? 'primary' : '',
+      icon: action.icon, label: action.label, class: [action.primary && 'primary', action.class].filter(Boolean).join(' '),
       ...(action.pressed !== undefined ? { 'aria-pressed': String(action.pressed) } : {}),
       onclick: () => { if (action.closes) box.close(); action.run(); if (!action.closes) drawActions(); },
     })));

@@ -70,7 +70,7 @@ export function moment(value) {
 /** Job kinds, as a headline. */
 export const jobKind = (kind) => ({
   index: 'Reading pictures', dedup: 'Looking for duplicates', curate: 'Building a data set', export: 'Exporting',
-  snapshot: 'Saving a snapshot', compact: 'Tidying up', reindex: 'Reading again',
+  snapshot: 'Saving a snapshot', compact: 'Giving space back', reindex: 'Reading again',
 })[kind] ?? capital(kind ?? 'Work');
 
 export const jobState = (state) => ({ queued: 'Waiting', running: 'Running', done: 'Done', failed: 'Failed', cancelled: 'Cancelled' })[state] ?? capital(state ?? '');
