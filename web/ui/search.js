@@ -312,7 +312,7 @@ export function createSearchPage(app) {
       { icon: 'minus', label: 'Less like this', pressed: unliked, run: () => mark('unlike', item.id) },
       { icon: 'select', label: 'Select', pressed: selection.has(app.collection(), item.id), run: () => { selection.on = true; selection.toggle(app.collection(), item.id); } },
       { icon: 'link', label: 'Copy link', run: () => navigator.clipboard?.writeText(location.href).then(() => toast('The link is copied.'), () => toast('The link could not be copied; take it from the address bar.', { kind: 'error' })) },
-      ...(app.canWrite() ? [{ icon: 'trash', label: 'Take out…', class: 'take-away', run: () => askToTakeOut(app, item, () => { shown = ''; viewer?.close(); }) }] : []),
+      ...(app.canWrite() ? [{ icon: 'trash', label: 'Take out…', class: 'quiet take-away', run: () => askToTakeOut(app, item, () => { shown = ''; viewer?.close(); }) }] : []),
     ];
   }
 

@@ -62,8 +62,9 @@ function titleOf(problem) {
 
 /**
  * A line above the page: something is limited, but it works.
- * @param {{icon?: string, text: any, action?: any, kind?: string}} options
+ * @param {{name?: string, icon?: string, text: string, action?: any, kind?: string}} options `name`: what it
+ *   is about, where its text changes
  */
-export function notice({ icon: name = 'info', text, action, kind = '' }) {
-  return h('div', { class: `notice ${kind}` }, icon(name), h('span', { class: 'grow' }, text), action);
+export function notice({ name = '', icon: drawn = 'info', text, action, kind = '' }) {
+  return h('div', { class: `notice ${kind}`, dataset: { name: name || text } }, icon(drawn), h('span', { class: 'grow' }, text), action);
 }

@@ -15,7 +15,9 @@ use super::paging::{cursor, limit};
 use crate::extract::{Json, Path, Query};
 use crate::items::Item;
 use crate::problem::{Answer, Code, Problem, ProblemBody};
-use crate::reports::{Action, Decided, Decision, GroupKind, Journal, Report, StoredGroup, StoredMember};
+use crate::reports::{
+    Action, Decided, Decision, GroupKind, Journal, Report, StoredGroup, StoredMember,
+};
 use crate::shelf::Served;
 use crate::state::AppState;
 

@@ -1,8 +1,8 @@
 //! Changes of single images, in a line: whoever has the writer makes them, many in one commit.
 //!
 //! A request that finds the writer free takes it; where a job has it, the job makes the changes
-//! between two of its steps. Either way they are durable before they are answered. A request that is
-//! given up before its change is begun has changed nothing.
+//! between two of its steps. Either way they are durable before they are answered. A change that is
+//! given up before it is begun is not made.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};

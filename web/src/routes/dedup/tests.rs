@@ -114,7 +114,15 @@ async fn what_makes_no_sense_is_refused() {
     for path in [at("000000000000", ""), at("..%2f..%2fkeys.json", ""), at("x", "")] {
         assert_eq!(server.get(&path).await.status, 404, "{path}");
     }
-    for query in ["?cursor=x", "?limit=0", "?limit=201", "?kind=none", "?kind=similar,", "?kind=similar,no", "?cursor=-1"] {
+    for query in [
+        "?cursor=x",
+        "?limit=0",
+        "?limit=201",
+        "?kind=none",
+        "?kind=similar,",
+        "?kind=similar,no",
+        "?cursor=-1",
+    ] {
         assert_eq!(server.get(&at(&report, query)).await.status, 400, "{query}");
     }
     let one = server.get(&at(&report, "?limit=1")).await.json();
@@ -166,11 +174,20 @@ async fn kinds_are_left_out_and_pages_go_on_without_them() {
     }
     // Groups keep their numbers, so that decisions are about the same one whatever is left out.
     let decision = json!({"group": 9, "action": "keep", "keep": [1]});
-    assert_eq!(server.post(&at(&report, "/decisions"), &decision).await.json()["remove"], json!([0]));
+    assert_eq!(
+        server.post(&at(&report, "/decisions"), &decision).await.json()["remove"],
+        json!([0])
+    );
     let page = server.get(&at(&report, "?kind=edited&limit=1&cursor=6")).await.json();
-    assert_eq!((&page["groups"][0]["id"], &page["groups"][0]["decided"]), (&json!(9), &json!("kept")));
+    assert_eq!(
+        (&page["groups"][0]["id"], &page["groups"][0]["decided"]),
+        (&json!(9), &json!("kept"))
+    );
     let totals = &page["totals"];
     assert_eq!((&totals["groups"], &totals["pending"]), (&json!(12), &json!(11)));
     assert_eq!(totals["by_kind"]["edited"], 3);
-    assert_eq!(totals["pending_by_kind"], json!({"same_file": 3, "edited": 2, "similar": 3, "same_subject": 3}));
+    assert_eq!(
+        totals["pending_by_kind"],
+        json!({"same_file": 3, "edited": 2, "similar": 3, "same_subject": 3})
+    );
 }

@@ -59,8 +59,7 @@ fn all(server: &Value) -> BTreeMap<String, u64> {
 
 async fn add(server: &Server, number: u32) -> u64 {
     let payload = format!(r#"{{"number": {number}}}"#);
-    let parts =
-        [("image", Some("x"), &png(number)[..]), ("payload", None, payload.as_bytes())];
+    let parts = [("image", Some("x"), &png(number)[..]), ("payload", None, payload.as_bytes())];
     let answer = server.form(IMAGES, &parts).await;
     let item = answer.json();
     assert_eq!(answer.status.as_u16(), 201, "{item}");
@@ -193,9 +192,10 @@ async fn who_gives_up_has_changed_nothing() {
     let served = server.state.shelf.find("photos").expect("served");
     let writer = hold(&served).await;
     {
-        let gone = remove(&server, 0);
+        // Not over HTTP, where writes go on to their end.
+        let gone = server.state.remove_image(&served, 0);
         tokio::select! {
-            () = gone => panic!("nobody has made it"),
+            _ = gone => panic!("nobody has made it"),
             () = until_waiting(&served, 1) => {}
         }
     }
