@@ -28,8 +28,10 @@ use crate::metadata::{Metadata, Unmatched};
 use crate::pipeline::Skipped;
 use crate::source::{self, EmbeddingSource, Source, SourceOptions};
 
-/// A commit at least this often, so that an interruption loses little work.
+/// A commit at least this often, so that an interruption loses little work. The first ones come sooner,
+/// each after twice the time, so that there is something to search soon.
 const COMMIT_EVERY: Duration = Duration::from_secs(10);
+const FIRST_COMMIT: Duration = Duration::from_secs(1);
 const COMMIT_IMAGES: usize = 1000;
 
 /// Choices of one run.
@@ -198,6 +200,7 @@ struct Run<'a> {
     cancel: &'a AtomicBool,
     report: IngestReport,
     last_commit: Instant,
+    commit_after: Duration,
 }
 
 impl<'a> Run<'a> {
@@ -210,8 +213,18 @@ impl<'a> Run<'a> {
         cancel: &'a AtomicBool,
     ) -> Self {
         let report = IngestReport::default();
-        let last_commit = Instant::now();
-        Self { collection, embedder, metadata, options, on_event, cancel, report, last_commit }
+        let (last_commit, commit_after) = (Instant::now(), FIRST_COMMIT);
+        Self {
+            collection,
+            embedder,
+            metadata,
+            options,
+            on_event,
+            cancel,
+            report,
+            last_commit,
+            commit_after,
+        }
     }
 
     fn source(&mut self, source: &mut dyn Source) -> Result<()> {
@@ -268,10 +281,11 @@ impl<'a> Run<'a> {
 
     fn commit_if_due(&mut self) -> Result<()> {
         let due = self.collection.uncommitted() >= COMMIT_IMAGES
-            || self.last_commit.elapsed() >= COMMIT_EVERY;
+            || self.last_commit.elapsed() >= self.commit_after;
         if due {
             self.collection.commit()?;
             self.last_commit = Instant::now();
+            self.commit_after = (2 * self.commit_after).min(COMMIT_EVERY);
         }
         Ok(())
     }

@@ -74,7 +74,7 @@ const app = {
   /** What is drawn where a collection has no pictures. */
   emptyState() {
     const reading = app.jobs?.running('index')[0];
-    if (reading) return drawnState({ icon: 'clock', title: 'Reading your pictures', text: `${progressWords(reading)}. They appear here as they are read.`, actions: [button({ label: 'Show activity', onclick: () => app.go({ page: 'activity' }) })] });
+    if (reading) return drawnState({ icon: 'clock', title: 'Reading your pictures', text: 'They appear here as they are read.', actions: [button({ label: 'Show activity', onclick: () => app.go({ page: 'activity' }) })] });
     return drawnState({
       icon: 'image', title: 'No pictures yet',
       text: [h('span', null, 'Give Akin a folder of pictures: stop it, and start it again with '), h('code', null, 'akin serve --index ~/Pictures'), '.', app.canWrite() && ' Or add some here.'],

@@ -7,7 +7,7 @@ import { createGroupView } from './group.js';
 import { showThumbnail } from './images.js';
 import { RULES, choose } from './keep.js';
 import { problemState, state as drawnState } from './states.js';
-import { bytes, count, duplicateKind, moment, some } from './words.js';
+import { bytes, count, duplicateKind, moment, some, wordsOf } from './words.js';
 
 /** Kinds that are duplicates, or may be. */
 const DUPLICATES = ['same_file', 'edited', 'similar'];
@@ -201,7 +201,7 @@ export function createDuplicatesPage(app) {
     const { signal } = ask;
     coming ??= get(path(), { limit: 100, kind: asked(), cursor: next }, signal)
       .then((answer) => { if (!signal.aborted) { take(answer); drawIndex(); } })
-      .catch((problem) => { if (problem?.name !== 'AbortError') { toast(problem.message, { kind: 'error' }); throw problem; } })
+      .catch((problem) => { if (problem?.name !== 'AbortError') { toast(wordsOf(problem), { kind: 'error' }); throw problem; } })
       .finally(() => { coming = null; });
     return coming;
   }
@@ -245,7 +245,7 @@ export function createDuplicatesPage(app) {
     const sent = action === 'keep' ? { group: group.id, action, keep, remove } : { group: group.id, action };
     try {
       await post(path('/decisions'), sent);
-    } catch (problem) { toast([problem.message, problem.remedy].filter(Boolean).join(' '), { kind: 'error' }); return; }
+    } catch (problem) { toast(wordsOf(problem), { kind: 'error' }); return; }
     const where = groups.indexOf(group);
     tally(group, action);
     if (action === 'undo') {
@@ -275,7 +275,7 @@ export function createDuplicatesPage(app) {
         decidedInOrder.push(group.id);
         done += 1;
       }
-    } catch (problem) { toast(problem.message, { kind: 'error' }); }
+    } catch (problem) { toast(wordsOf(problem), { kind: 'error' }); }
     drawIndex();
     show(at);
     toast(`${some(done, 'group')} decided as marked. Nothing goes before the dry run is confirmed.`);
@@ -301,7 +301,7 @@ export function createDuplicatesPage(app) {
   /** Shows what would go; only then can it be done. */
   async function dryRun() {
     let plan;
-    try { plan = await post(path('/apply'), { dry_run: true }); } catch (problem) { toast(problem.message, { kind: 'error' }); return; }
+    try { plan = await post(path('/apply'), { dry_run: true }); } catch (problem) { toast(wordsOf(problem), { kind: 'error' }); return; }
     const ids = plan.would_remove ?? [];
     const apply = button({
       label: `Take ${some(ids.length, 'picture')} out`, class: 'danger', disabled: ids.length === 0,
@@ -313,7 +313,7 @@ export function createDuplicatesPage(app) {
           toast(`${some(done.removed ?? ids.length, 'picture')} taken out of the collection. The files are where they were.${app.isAdmin() ? ' Activity can give back the space of what Akin kept about them.' : ''}`);
           app.refresh().catch(() => {});
           load();
-        } catch (problem) { apply.disabled = false; toast(problem.message, { kind: 'error' }); }
+        } catch (problem) { apply.disabled = false; toast(wordsOf(problem), { kind: 'error' }); }
       },
     });
     const box = dialog({

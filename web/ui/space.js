@@ -1,7 +1,7 @@
 /** Space that removed pictures still take, and giving it back. */
 import { ended, get, post, within } from './api.js';
 import { button, fill, h, toast } from './dom.js';
-import { bytes, some } from './words.js';
+import { bytes, some, wordsOf } from './words.js';
 
 /**
  * A card that is there when there is something to give back, and whoever looks may do so.
@@ -35,7 +35,7 @@ export function createSpace(app) {
     start.disabled = true;
     try {
       await app.jobs.start(await post(within(name, '/compact')));
-    } catch (problem) { toast([problem.message, problem.remedy].filter(Boolean).join(' '), { kind: 'error' }); }
+    } catch (problem) { toast(wordsOf(problem), { kind: 'error' }); }
     draw(true);
   }
 

@@ -1,5 +1,6 @@
 /** What is drawn where there are no pictures: nothing yet, nothing found, something wrong. */
 import { button, h, icon } from './dom.js';
+import { wordsOf } from './words.js';
 
 /**
  * A drawn state: icon, headline, explanation, actions.
@@ -22,7 +23,7 @@ export function problemState(problem, { retry, more = [] } = {}) {
   const again = retry && button({ icon: 'refresh', label: 'Try again', class: more.length ? '' : 'primary', onclick: () => { stop(); retry(); } });
   if (again) actions.push(again);
   const name = problem.code === 'unreachable' ? 'offline' : problem.status === 429 || problem.status === 503 ? 'clock' : 'warn';
-  const text = [problem.detail || problem.message, problem.remedy].filter(Boolean).join(' ');
+  const text = wordsOf(problem);
   const wait = h('p', { class: 'muted', 'aria-live': 'off' });
   const element = h('div', null, state({
     icon: name, title: titleOf(problem), text, actions, kind: 'error',

@@ -1,7 +1,7 @@
 /** A picture that is to leave the collection. */
 import { remove, within } from './api.js';
 import { button, dialog, h, toast } from './dom.js';
-import { fileName } from './words.js';
+import { fileName, wordsOf } from './words.js';
 
 /**
  * Asks whether it is meant, and takes the picture out.
@@ -18,7 +18,7 @@ export function askToTakeOut(app, item, done) {
         await remove(within(app.collection(), `/images/${item.id}`));
       } catch (problem) {
         go.disabled = false;
-        toast([problem.message, problem.remedy].filter(Boolean).join(' '), { kind: 'error' });
+        toast(wordsOf(problem), { kind: 'error' });
         return;
       }
       box.finish();

@@ -2,7 +2,7 @@
 import { get, key, post, within } from './api.js';
 import { button, fill, h, toast } from './dom.js';
 import { openOriginal, original, showOriginal, showThumbnail } from './images.js';
-import { bytes, count, fileName, folder, likeness, moment, percentile } from './words.js';
+import { bytes, count, fileName, folder, likeness, moment, percentile, wordsOf } from './words.js';
 
 const NEIGHBOURS = 12;
 
@@ -181,7 +181,7 @@ export function openViewer(start, options) {
 /** The way to the file itself. A link cannot carry a key, so with one it is a button. */
 function originalLink(collection, id) {
   if (!key()) return h('a', { href: original(collection, id).href, target: '_blank', rel: 'noopener' }, 'Open the file');
-  return h('button', { type: 'button', class: 'link', onclick: () => openOriginal(collection, id).catch((problem) => toast(problem.message, { kind: 'error' })) }, 'Open the file');
+  return h('button', { type: 'button', class: 'link', onclick: () => openOriginal(collection, id).catch((problem) => toast(wordsOf(problem), { kind: 'error' })) }, 'Open the file');
 }
 
 /** A value of the payload as rows; objects by their parts. */

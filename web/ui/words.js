@@ -46,6 +46,12 @@ export function percentile(p) {
   return `closer than ${shown} %`;
 }
 
+/** What a program says, as a sentence among others. */
+export const sentence = (text) => capital(text).replace(/([^.!?…:])$/, '$1.');
+
+/** What went wrong, and what to do about it. @param {any} problem */
+export const wordsOf = (problem) => [problem.detail || problem.message || problem.title, problem.remedy].filter(Boolean).map(sentence).join(' ');
+
 export const capital = (text) => (text ? text[0].toUpperCase() + text.slice(1) : '');
 
 /** The last part of a path. */
