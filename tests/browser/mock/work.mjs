@@ -104,7 +104,7 @@ function review(r) {
 }
 
 export const work = {
-  index: (state, total) => job(state, 'index', 'photos', total, { step: Math.max(1, Math.ceil(total / 100)), failed: [{ path: '/pictures/broken.jpg', reason: 'The file ends too early.' }, { path: '/pictures/notes.heic', reason: 'HEIC needs a build with libheif.' }] }),
+  index: (state, total) => job(state, 'index', 'photos', total, { step: Math.max(1, Math.ceil(total / 800)), failed: [{ path: '/pictures/broken.jpg', reason: 'The file ends too early.' }, { path: '/pictures/notes.heic', reason: 'HEIC needs a build with libheif.' }] }),
 
   /** Addresses below a collection. */
   async collection(state, request, response, c, [what, id, leaf], params, base) {
