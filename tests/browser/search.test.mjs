@@ -200,6 +200,7 @@ test('addresses of private networks are refused, typed and pasted', ['real'], as
     assert.match(words, /not allowed/i, address);
     assert.match(words, /private|own network|this machine|network/i, `${address}: ${words}`);
     assert.equal(await t.page.locator('.tile').count(), 0, 'no results that are not the question’s');
+    assert.deepEqual(await t.page.locator('.state-actions button').allInnerTexts(), ['Choose a picture'], 'asking again would change nothing');
   }
   await t.shot('private-address');
   await t.axe('private address');

@@ -176,11 +176,12 @@ export function createSearchPage(app) {
         },
       }));
     }
+    if (['address_refused', 'remote_too_large', 'remote_failed'].includes(problem.code)) more.push(button({ icon: 'upload', label: 'Choose a picture', class: 'primary', onclick: () => page.querySelector('.choose').click() }));
     if (problem.code === 'query_expired') more.push(button({ icon: 'upload', label: 'Choose the picture again', class: 'primary', onclick: () => page.querySelector('.choose').click() }));
     if (problem.code === 'invalid_filter') more.push(button({ label: 'Remove filters', class: 'primary', onclick: () => app.go({ chips: [], where: '' }) }));
     if (state.crop && problem.code === 'invalid_crop') more.push(button({ label: 'Use the whole picture', class: 'primary', onclick: () => app.go({ crop: null }) }));
-    // Sending the same picture again changes nothing where the picture is what is wrong.
-    fill(wrong, problemState(problem, { retry: [400, 410, 413, 415].includes(problem.status) ? undefined : retry, more }));
+    // Asking the same again changes nothing where the picture or its address is what is wrong.
+    fill(wrong, problemState(problem, { retry: [400, 403, 410, 413, 415].includes(problem.status) ? undefined : retry, more }));
     page.classList.toggle('asking', asks(state));
     examples.show(state);
     announce(problem.title);
