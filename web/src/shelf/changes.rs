@@ -215,13 +215,15 @@ impl Served {
     /// The disk refuses, or a vector is damaged.
     pub fn derive(&self) -> Answer<()> {
         let Ok(mut writer) = Arc::clone(&self.writer).try_lock_owned() else { return Ok(()) };
+        // What comes from now on is for the next time.
+        self.line.forget_stale();
         let attending = self.attending();
         let derived = writer.finish_between(&mut |collection| self.attend(collection));
         drop(attending);
         self.line.note_derived(&writer);
         if derived.is_err() {
             // Not again before there are changes.
-            *self.line.stale.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            self.line.forget_stale();
         }
         Ok(derived?)
     }
@@ -247,6 +249,10 @@ impl Line {
             (true, None) => Some([now, now]),
             (false, _) => None,
         };
+    }
+
+    fn forget_stale(&self) {
+        *self.stale.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     fn add(&self, change: Change) -> Arc<Ticket> {
