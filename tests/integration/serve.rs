@@ -238,7 +238,8 @@ fn every_request_taken_is_answered_when_it_is_told_to_end() {
     let folder = akin.pictures("photos", 3);
     assert_eq!(akin.run("index {}/photos -c photos --model {}/model").code, Some(0));
     let server = Server::start(&akin, "serve --model {}/model --listen 127.0.0.1:0 -c photos");
-    let mut body = b"--x\r\ncontent-disposition: form-data; name=image; filename=a\r\n\r\n".to_vec();
+    let mut body =
+        b"--x\r\ncontent-disposition: form-data; name=image; filename=a\r\n\r\n".to_vec();
     body.extend(std::fs::read(folder.join("01.png")).expect("read"));
     body.extend(b"\r\n--x--\r\n");
     let (at, answered) = (server.at.clone(), AtomicUsize::new(0));
