@@ -15,7 +15,8 @@ mod ssl;
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::builder::FalseyValueParser;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 pub use self::bench::{BenchCommand, BenchEmbedArgs, BenchIndexArgs, BenchSearchArgs, IsaArg};
 pub use self::collection::{
@@ -36,6 +37,26 @@ pub use self::probe::{EvalLinearArgs, FitArgs, LabelArgs, MethodArg, ProbeArgs, 
 pub use self::search::{ScoringArg, SearchArgs};
 pub use self::serve::ServeArgs;
 pub use self::ssl::{ArchArg, BackboneArgs, CentringArg, SslArgs};
+
+/// Reads the command line, or ends with what is wrong with it. An environment variable that is empty
+/// is one that is not set, as in `AKIN_HOME= akin ...`; an empty flag is a mistake.
+pub fn parse() -> Cli {
+    let mut matches = without_empty(Cli::command()).get_matches();
+    Cli::from_arg_matches_mut(&mut matches).unwrap_or_else(|error| error.exit())
+}
+
+fn without_empty(command: clap::Command) -> clap::Command {
+    let command = command.mut_args(|arg| match arg.get_env() {
+        Some(name) if std::env::var_os(name).is_some_and(|value| value.is_empty()) => {
+            // The parser cannot be told to forget a variable, but to look at one that cannot be:
+            // names have no `=`. The help shows the right name then, too.
+            let never: &'static str = format!("{}=", name.display()).leak();
+            arg.env(never).hide_env_values(true)
+        }
+        _ => arg,
+    });
+    command.mut_subcommands(without_empty)
+}
 
 /// Visual search on frozen DINOv2 features: index folders of pictures, find a picture's kin.
 #[derive(Debug, Parser)]
@@ -358,7 +379,7 @@ pub struct PullArgs {
     #[arg(long)]
     pub force: bool,
     /// Make no request: only say what is missing
-    #[arg(long, env = "AKIN_OFFLINE")]
+    #[arg(long, env = "AKIN_OFFLINE", value_parser = FalseyValueParser::new())]
     pub offline: bool,
     /// Where the hub is
     #[arg(long, env = "HF_ENDPOINT", value_name = "URL")]

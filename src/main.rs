@@ -12,14 +12,12 @@ mod commands;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
-use clap::Parser;
-
 use crate::args::{Cli, Command, GlobalArgs};
 use crate::outcome::{Outcome, exit_code};
 use crate::settings::Settings;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = args::parse();
     start_logging(&cli);
     exit_code(run(cli))
 }

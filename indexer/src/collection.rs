@@ -12,6 +12,7 @@ mod rewrite;
 mod room;
 mod check;
 mod compact;
+mod derive;
 mod delete;
 mod reindex;
 mod archive;
@@ -26,8 +27,9 @@ pub use self::archive::{
     RestoreOptions, RestoreReport, SnapshotInfo, SnapshotReport, read_snapshot_info,
 };
 pub use self::check::{CheckReport, Violation};
-pub use self::compact::{CompactReport, StorageChoices};
+pub use self::compact::{CompactReport, OldData, StorageChoices};
 pub use self::delete::{RemoveReport, Which};
+use self::derive::Derived;
 use self::layout::Lock;
 pub use self::layout::{CollectionSummary, Collections, CreateOptions};
 pub use self::progress::{Progress, Step};
@@ -35,7 +37,6 @@ pub use self::reindex::{ReindexOptions, ReindexReport};
 pub use self::room::Usage;
 pub use self::view::{Hit, Near, Reader, View};
 use crate::ann::Layers;
-use crate::background;
 use crate::catalog::{Catalog, Meta, Pending};
 use crate::error::Result;
 use crate::id::{ContentHash, ImageId};
@@ -43,10 +44,6 @@ use crate::locator::Locator;
 use crate::manifest::Manifest;
 use crate::record::{Failure, FileStamp, Known, Payload, Record, Seen, SeenKind};
 use crate::vectors::Vectors;
-
-/// Rows in no graph that are compared one by one before a commit adds them to one: about 1 ms of a
-/// search.
-const UNCOVERED: u64 = 20_000;
 
 /// An open collection; this is its only writer, and this process its only user.
 #[derive(Debug)]
@@ -60,8 +57,7 @@ pub struct Collection {
     alive: RoaringBitmap,
     pending: Pending,
     layers: Option<Layers>,
-    /// Committed changes that derived data does not know of yet.
-    derived_is_stale: bool,
+    derived: Derived,
     reader: Reader,
     lock: Arc<Lock>,
 }
@@ -302,37 +298,11 @@ impl Collection {
         let meta = Meta { rows: self.vectors.rows(), ..self.meta };
         self.meta = self.catalog.commit(&self.pending, &mut self.alive, &meta)?;
         self.pending = Pending::default();
-        self.derived_is_stale = true;
+        self.derived.is_stale = true;
         self.note_counts();
-        if self.uncovered() > UNCOVERED {
-            self.extend_layers()?;
-        }
+        self.extend_layers_if_due()?;
         self.publish();
         self.write_manifest()
-    }
-
-    /// Commits, and brings what is derived from the images up to date.
-    ///
-    /// # Errors
-    /// As [`commit`](Self::commit).
-    pub fn finish(&mut self) -> Result<()> {
-        self.commit()?;
-        if !self.derived_is_stale {
-            return Ok(());
-        }
-        self.manifest.background = background::quantiles(&self.vectors.snapshot(), &self.alive)?;
-        self.bring_layers_up_to_date()?;
-        self.publish();
-        self.write_manifest()?;
-        self.derived_is_stale = false;
-        Ok(())
-    }
-
-    /// Builds everything derived again, whatever state it is in.
-    fn derive_again(&mut self) -> Result<()> {
-        self.layers = None;
-        self.derived_is_stale = true;
-        self.finish()
     }
 
     /// Remembers which weights to open for a search that names none.
@@ -368,36 +338,6 @@ impl Collection {
         self.manifest.rows = self.meta.rows;
         self.manifest.images = self.alive.len();
         self.manifest.failed = self.meta.failed;
-    }
-
-    /// Rows that searches compare one by one beside the graphs.
-    fn uncovered(&self) -> u64 {
-        let covered = self.layers.as_ref().map(Layers::rows);
-        covered.map_or(0, |covered| self.meta.rows.saturating_sub(covered))
-    }
-
-    fn extend_layers(&mut self) -> Result<()> {
-        let Some(layers) = &mut self.layers else { return Ok(()) };
-        layers.extend(&self.vectors.snapshot(), &self.alive)
-    }
-
-    fn bring_layers_up_to_date(&mut self) -> Result<()> {
-        if self.alive.len() < self.manifest.ann_from {
-            self.layers = None;
-            return Ok(());
-        }
-        let rows = self.vectors.snapshot();
-        let folder = self.data_folder().join("ann");
-        match &mut self.layers {
-            Some(layers) => {
-                layers.extend(&rows, &self.alive)?;
-                layers.save(&folder, &rows, &self.alive)
-            }
-            None => {
-                self.layers = Some(Layers::build(&folder, &rows, &self.alive)?);
-                Ok(())
-            }
-        }
     }
 
     fn data_folder(&self) -> PathBuf {

@@ -5,6 +5,10 @@
 //! the content of one that has gone is that image, moved: it keeps its id and vector. A new file
 //! with the content of one that is still there takes over its vector. What has gone is removed,
 //! unless so much has gone that it may only be out of reach.
+//!
+//! Whoever runs it may change the collection between two of its steps ([`IngestEvent::Between`]). So
+//! what was known when a block was listed is looked up again before it is written: an image that was
+//! removed meanwhile stays away, and a payload that was changed stays changed.
 
 mod block;
 mod gone;
@@ -24,8 +28,10 @@ use crate::metadata::{Metadata, Unmatched};
 use crate::pipeline::Skipped;
 use crate::source::{self, EmbeddingSource, Source, SourceOptions};
 
-/// A commit at least this often, so that an interruption loses little work.
+/// A commit at least this often, so that an interruption loses little work. The first ones come sooner,
+/// each after twice the time, so that there is something to search soon.
 const COMMIT_EVERY: Duration = Duration::from_secs(10);
+const FIRST_COMMIT: Duration = Duration::from_secs(1);
 const COMMIT_IMAGES: usize = 1000;
 
 /// Choices of one run.
@@ -40,7 +46,7 @@ pub struct IngestOptions {
 }
 
 /// What a run tells while it goes on.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub enum IngestEvent<'a> {
     /// Files were listed; so many more are to be read.
     Listed {
@@ -51,6 +57,9 @@ pub enum IngestEvent<'a> {
     Done,
     /// One more file was skipped.
     Skipped(&'a Skipped),
+    /// Between two steps: the collection may be changed here, and the changes committed, with what
+    /// the run has noted so far. Comes several times a second, except while a batch is computed.
+    Between(&'a mut Collection),
 }
 
 /// What a run did.
@@ -191,6 +200,7 @@ struct Run<'a> {
     cancel: &'a AtomicBool,
     report: IngestReport,
     last_commit: Instant,
+    commit_after: Duration,
 }
 
 impl<'a> Run<'a> {
@@ -203,12 +213,23 @@ impl<'a> Run<'a> {
         cancel: &'a AtomicBool,
     ) -> Self {
         let report = IngestReport::default();
-        let last_commit = Instant::now();
-        Self { collection, embedder, metadata, options, on_event, cancel, report, last_commit }
+        let (last_commit, commit_after) = (Instant::now(), FIRST_COMMIT);
+        Self {
+            collection,
+            embedder,
+            metadata,
+            options,
+            on_event,
+            cancel,
+            report,
+            last_commit,
+            commit_after,
+        }
     }
 
     fn source(&mut self, source: &mut dyn Source) -> Result<()> {
         while !self.cancelled() {
+            self.between();
             let Some(block) = source.next_block(self.cancel)? else { break };
             self.block(source, block)?;
         }
@@ -217,12 +238,23 @@ impl<'a> Run<'a> {
 
     fn end(mut self) -> Result<IngestReport> {
         if !self.options.dry_run {
-            self.collection.finish()?;
+            let on_event = &mut *self.on_event;
+            let between = &mut |collection: &mut Collection| {
+                on_event(IngestEvent::Between(collection));
+            };
+            self.collection.finish_between(between)?;
         }
         self.report.cancelled = self.cancelled();
         self.report.unmatched = self.metadata.unmatched();
         self.report.skipped.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(self.report)
+    }
+
+    /// Lets whoever runs this change the collection.
+    fn between(&mut self) {
+        if !self.options.dry_run {
+            (self.on_event)(IngestEvent::Between(self.collection));
+        }
     }
 
     fn cancelled(&self) -> bool {
@@ -249,10 +281,11 @@ impl<'a> Run<'a> {
 
     fn commit_if_due(&mut self) -> Result<()> {
         let due = self.collection.uncommitted() >= COMMIT_IMAGES
-            || self.last_commit.elapsed() >= COMMIT_EVERY;
+            || self.last_commit.elapsed() >= self.commit_after;
         if due {
             self.collection.commit()?;
             self.last_commit = Instant::now();
+            self.commit_after = (2 * self.commit_after).min(COMMIT_EVERY);
         }
         Ok(())
     }

@@ -40,9 +40,9 @@ pub mod gallery;
 pub use catalog::{FieldValues, Scalar, TEXT_BYTES, ValueRange, scalars};
 pub use collection::{
     CheckReport, Collection, CollectionSummary, Collections, CompactReport, CreateOptions, Hit,
-    Near, NewImage, Progress, Reader, ReindexOptions, ReindexReport, RemoveReport, RestoreOptions,
-    RestoreReport, SnapshotInfo, SnapshotReport, Step, StorageChoices, Usage, View, Violation,
-    Which, read_snapshot_info,
+    Near, NewImage, OldData, Progress, Reader, ReindexOptions, ReindexReport, RemoveReport,
+    RestoreOptions, RestoreReport, SnapshotInfo, SnapshotReport, Step, StorageChoices, Usage, View,
+    Violation, Which, read_snapshot_info,
 };
 pub use error::{IndexerError, Result};
 pub use id::{ContentHash, ImageId};

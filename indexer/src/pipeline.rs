@@ -3,7 +3,9 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
+use crossbeam_channel::RecvTimeoutError;
 use engine::decode::{DecodeError, DecodeOptions};
 use engine::{Embedder, Pixels, RgbImage};
 use rayon::prelude::*;
@@ -17,6 +19,8 @@ use crate::source::{SourceFile, has_picture_extension, read_file};
 const BLOCK: usize = 64;
 /// Pictures per forward pass.
 pub const BATCH: usize = 16;
+/// How often a sink is told that there is nothing for it yet.
+const IDLE: Duration = Duration::from_millis(20);
 
 /// What is known of a picture once it is decoded.
 #[derive(Clone, Debug)]
@@ -101,7 +105,8 @@ pub fn run_prepared<T: Send>(
         Err(skipped) => Step::Done((file, Outcome::Skipped(skipped))),
     };
     let blocks = files.chunks(BLOCK).map(|block| block.iter().collect());
-    stream(blocks, cancel, &prepare, compute, &mut |(file, outcome), output| {
+    stream(blocks, cancel, &prepare, compute, &mut |given| {
+        let Given::Item((file, outcome), output) = given else { return Ok(()) };
         let outcome = match (outcome, output) {
             (Outcome::Done(picture, ()), Some(Ok(output))) => Outcome::Done(picture, output),
             (Outcome::Done(..), Some(Err(reason))) => Outcome::Skipped(skipped(&file.path, reason)),
@@ -121,9 +126,17 @@ pub(crate) enum Step<N> {
     Done(N),
 }
 
+/// What the sink of [`stream`] is given.
+pub(crate) enum Given<N, T> {
+    /// An item, with the model's output if it was to have one.
+    Item(N, Option<Result<T, String>>),
+    /// Nothing yet; something else may be done meanwhile.
+    Nothing,
+}
+
 /// Runs blocks of items through `prepare` on all cores and then through the model, handing what
 /// `prepare` gave to `sink` in the order of the items, with the model's output for those that were
-/// to have one.
+/// to have one. While there is nothing to hand over, the sink is told so, every [`IDLE`].
 ///
 /// Stops early, without error, once `cancel` is set; everything handed to `sink` is complete.
 ///
@@ -134,7 +147,7 @@ pub(crate) fn stream<I: Send, N: Send, T: Send>(
     cancel: &AtomicBool,
     prepare: &(dyn Fn(I) -> Step<N> + Sync),
     compute: &(dyn Fn(&[Pixels]) -> engine::Result<Vec<T>> + Sync),
-    sink: &mut dyn FnMut(N, Option<Result<T, String>>) -> Result<()>,
+    sink: &mut dyn FnMut(Given<N, T>) -> Result<()>,
 ) -> Result<()> {
     std::thread::scope(|scope| {
         // One block waits while the next is decoded and the one before is computed.
@@ -151,8 +164,15 @@ pub(crate) fn stream<I: Send, N: Send, T: Send>(
                 }
             }
         });
-        for block in receiver {
-            let mut block = block;
+        loop {
+            let mut block = match receiver.recv_timeout(IDLE) {
+                Ok(block) => block,
+                Err(RecvTimeoutError::Timeout) => {
+                    sink(Given::Nothing)?;
+                    continue;
+                }
+                Err(RecvTimeoutError::Disconnected) => break,
+            };
             while !block.is_empty() {
                 if cancel.load(Ordering::Relaxed) {
                     return Ok(());
@@ -168,7 +188,7 @@ pub(crate) fn stream<I: Send, N: Send, T: Send>(
 fn run_batch<N, T>(
     batch: Vec<Step<N>>,
     compute: &(dyn Fn(&[Pixels]) -> engine::Result<Vec<T>> + Sync),
-    sink: &mut dyn FnMut(N, Option<Result<T, String>>) -> Result<()>,
+    sink: &mut dyn FnMut(Given<N, T>) -> Result<()>,
 ) -> Result<()> {
     let mut pixels = Vec::new();
     let mut waiting = Vec::new();
@@ -184,7 +204,7 @@ fn run_batch<N, T>(
     let mut outputs = compute_each(&pixels, compute).into_iter();
     for (note, computed) in waiting {
         let output = computed.then(|| outputs.next().unwrap_or_else(|| Err(NO_OUTPUT.to_owned())));
-        sink(note, output)?;
+        sink(Given::Item(note, output))?;
     }
     Ok(())
 }

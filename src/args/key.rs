@@ -35,6 +35,6 @@ pub enum RoleArg {
     Read,
     /// Add, change and remove images, start jobs, review
     Write,
-    /// Create collections, take snapshots
+    /// Create and compact collections, take snapshots
     Admin,
 }

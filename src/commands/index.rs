@@ -206,6 +206,7 @@ fn observed(settings: &Settings, ingest: &mut Ingest<'_>) -> Outcome<IngestRepor
             Some(progress) => progress.expect_more(to_read),
             None => progress = Some(FileProgress::new(settings, to_read)),
         },
+        IngestEvent::Between(_) => {}
         IngestEvent::Done => {
             if let Some(progress) = &progress {
                 progress.done();

@@ -17,6 +17,7 @@ import './search.test.mjs';
 import './states.test.mjs';
 import './reach.test.mjs';
 import './work.test.mjs';
+import './keys.test.mjs';
 
 const flag = (name) => { const at = process.argv.indexOf(`--${name}`); return at > 0 ? process.argv[at + 1] : undefined; };
 const only = flag('only');
@@ -30,7 +31,8 @@ async function target() {
   }
   if (flag('akin')) {
     const akin = await startAkin(flag('akin'), flag('page'));
-    return { ...akin, tier: 'real', names: { collection: await firstCollection(akin.url) } };
+    const another = (more) => startAkin(flag('akin'), flag('page'), more);
+    return { ...akin, another, tier: 'real', names: { collection: await firstCollection(akin.url) } };
   }
   const mock = await startMock();
   return { url: mock.url, mock, tier: 'mock', names: { collection: 'photos' }, close: mock.close };

@@ -27,6 +27,16 @@ test('a dropped file is searched with, and the address brings it back', BOTH, as
   await t.until(() => t.page.locator('.crop-stage img').evaluate((img) => img.naturalWidth), (w) => w > 0, 'the preview after a reload');
 });
 
+test('a pasted picture', BOTH, async (t) => {
+  await t.open();
+  await t.paste({ bytes: await t.file(9) });
+  await t.settled();
+  assert.match(t.hash(), /like=query/);
+  // The mock knows pictures only by their bytes.
+  if (t.tier === 'real') assert.equal((await t.ids())[0], 9, 'itself first');
+  await t.shot('pasted');
+});
+
 test('a pasted picture, then a pasted address', ['mock'], async (t) => {
   await t.open();
   await t.paste({ bytes: await t.file(9) });
@@ -176,8 +186,28 @@ test('wanted and unwanted examples ask again at once', BOTH, async (t) => {
   await t.until(t.hash, (hash) => !/unlike/.test(hash), 'taken out');
 });
 
-test('filters as chips, the slider with a count, folding', ['mock'], async (t) => {
-  await t.open('#/search?c=photos&like=id%3A4', '.search-page.asking .tile');
+test('addresses of private networks are refused, typed and pasted', ['real'], async (t) => {
+  await t.open();
+  for (const [how, address] of [['type', 'http://169.254.169.254/latest/meta-data/'], ['type', 'http://[::1]:7878/a.png'], ['paste', 'http://10.1.2.3/cat.jpg'], ['paste', 'http://2130706433/cat.jpg'], ['type', 'http://localhost/cat.jpg']]) {
+    await t.open('', '.tile');
+    if (how === 'paste') await t.paste({ text: address });
+    else {
+      await t.page.locator('#query').fill(address);
+      await t.page.keyboard.press('Enter');
+    }
+    await t.page.locator('.state.error').waitFor();
+    const words = await t.page.locator('.state.error').innerText();
+    assert.match(words, /not allowed/i, address);
+    assert.match(words, /private|own network|this machine|network/i, `${address}: ${words}`);
+    assert.equal(await t.page.locator('.tile').count(), 0, 'no results that are not the question’s');
+    assert.deepEqual(await t.page.locator('.state-actions button').allInnerTexts(), ['Choose a picture'], 'asking again would change nothing');
+  }
+  await t.shot('private-address');
+  await t.axe('private address');
+});
+
+test('filters as chips, the slider with a count, folding', BOTH, async (t) => {
+  await t.open(`#/search?c=${t.names.collection}&like=id%3A4`, '.search-page.asking .tile');
   await t.settled();
   await t.page.locator('.chip', { hasText: 'label' }).click();
   await t.page.locator('.pop label', { hasText: 'beach' }).click();
@@ -186,7 +216,12 @@ test('filters as chips, the slider with a count, folding', ['mock'], async (t) =
   await t.page.locator('.pop button[type=submit]').click();
   await t.page.locator('.chip.on').waitFor();
   await t.settled();
-  assert.match(await t.page.locator('.tile .picture').first().getAttribute('aria-label'), /beach/);
+  const shown = await t.ids();
+  assert.ok(shown.length > 0);
+  for (const id of shown) {
+    const image = await (await fetch(new URL(`api/v1/collections/${t.names.collection}/images/${id}`, t.target.url))).json();
+    assert.equal(image.payload.label, 'beach', `picture ${id}`);
+  }
   await t.page.locator('.chip', { hasText: 'rating' }).click();
   await t.page.locator('.pop input').first().fill('3');
   await t.page.keyboard.press('Enter');

@@ -54,6 +54,46 @@ test('duplicates: looked for, decided, undone, dry run, taken out', BOTH, async 
   const n = await t.page.locator('dialog[open] .thumbs img').count();
   await t.page.locator('dialog[open] .danger').click();
   await t.until(() => t.page.evaluate(async (address) => (await (await fetch(address)).json()).images, new URL(`api/v1/collections/${t.names.collection}`, t.target.url).href), (images) => images === before - n, `${n} fewer pictures`);
+  // The space of what was taken out is given back.
+  await t.open('#/activity', '.space:not([hidden])');
+  assert.match(await t.page.locator('.space').innerText(), new RegExp(`about ${n} pictures? taken out`));
+  await t.shot('space');
+  await t.axe('space');
+  await t.page.locator('.space .button').click();
+  await t.until(() => t.page.locator('.job').first().innerText(), (text) => /given back/.test(text), 'the space given back');
+  assert.equal(await t.page.locator('.space').isHidden(), true);
+});
+
+test('groups in pages: kinds, marks and figures stay right', ['mock'], async (t) => {
+  await t.set({ extra: { page: 3 }, images: 240 });
+  await t.open('#/duplicates', '.start-form');
+  await t.page.locator('.start-form button[type=submit]').click();
+  await t.page.locator('.group-entry').first().waitFor();
+  const tab = (name) => t.page.locator('.tab', { hasText: name });
+  const figure = async (name) => Number((await tab(name).innerText()).match(/\d+/)[0]);
+  const [all, subjects] = [await figure('All duplicates'), await figure('Same subject')];
+  const decided = () => t.page.locator('.decision-bar strong').innerText();
+  assert.ok(subjects > 0 && all > 4);
+  await t.until(decided, (text) => text === `0 of ${all} decided`, 'all groups counted');
+  // What was marked by hand is so after a look at another tab.
+  await t.page.locator('.member .fate').nth(1).click();
+  assert.match(await t.page.locator('.decide').innerText(), /let 1 go|Keep all/);
+  const marked = await t.page.locator('.decide').innerText();
+  await tab('Same subject').click();
+  await t.until(decided, (text) => text === `0 of ${subjects} decided`, 'the other tab');
+  assert.equal(await t.page.locator('.decide').innerText(), 'Keep all', 'pictures of one subject stay');
+  await tab('All duplicates').click();
+  await t.until(() => t.page.locator('.decide').innerText(), (text) => text === marked, 'the mark');
+  // All of the rest, those of pages that were not looked at too.
+  await t.page.locator('.review-tools select').selectOption('largest');
+  await t.page.locator('.rest').click();
+  await t.until(decided, (text) => text === `${all} of ${all} decided`, 'the rest decided');
+  const words = await t.page.locator('.decision-bar p').innerText();
+  await t.page.reload();
+  await t.until(() => t.page.locator('.decision-bar p').innerText(), (text) => text === words, 'the same figures after a reload');
+  await tab('Same subject').click();
+  await t.until(decided, (text) => text === `0 of ${subjects} decided`, 'no picture of one subject is decided about');
+  await t.set({ extra: {} });
 });
 
 test('a data set from selected pictures, judged, exported', BOTH, async (t) => {
@@ -126,4 +166,20 @@ test('a reader sees no buttons that write', ['mock'], async (t) => {
   assert.equal(await t.page.locator('.start-form button[type=submit]').isDisabled(), true);
   await t.axe('reader');
   await t.set({ role: 'admin' });
+});
+
+test('a picture is taken out from its viewer, once that is meant', ['mock'], async (t) => {
+  await t.open();
+  const id = (await t.ids())[2];
+  await t.page.locator('.tile .picture').nth(2).click();
+  await t.page.locator('.viewer[open] .take-away').click();
+  await t.shot('take-out');
+  await t.axe('take out');
+  await t.page.locator('dialog.small button', { hasText: 'Keep it' }).click();
+  assert.equal(await t.page.locator('.viewer[open]').count(), 1);
+  await t.page.locator('.viewer[open] .take-away').click();
+  await t.page.locator('dialog.small .danger').click();
+  await t.until(t.ids, (ids) => ids.length > 0 && !ids.includes(id), 'the picture is gone');
+  assert.equal(await t.page.locator('.viewer[open]').count(), 0);
+  await t.set({ images: 240 });
 });

@@ -210,3 +210,40 @@ fn a_config_file_fills_in_what_is_not_said() {
     assert_eq!(run.code, Some(2));
     assert!(run.stderr.contains("modell"), "{}", run.stderr);
 }
+
+#[test]
+fn empty_variables_are_not_set_and_empty_flags_are_mistakes() {
+    let akin = Akin::new();
+    let data = akin.path("data");
+    let data = data.to_str().expect("UTF-8");
+    let empty = [
+        ("AKIN_HOME", ""),
+        ("AKIN_CONFIG", ""),
+        ("AKIN_MODEL", ""),
+        ("AKIN_OFFLINE", ""),
+        ("HF_TOKEN", ""),
+        ("HF_ENDPOINT", ""),
+        ("XDG_DATA_HOME", data),
+        ("HOME", data),
+    ];
+    // The platform's folder, which has nothing yet.
+    let run = akin.run_in("collection list --json", &[], &empty);
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    akin.pictures("pictures", 2);
+    let index = "index {}/pictures -c c --model {}/model --json";
+    let run = akin.run_in(index, &[], &empty);
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    assert!(akin.path("data/akin/collections/c").is_dir() || !cfg!(target_os = "linux"));
+    assert!(!akin.path("home").exists());
+    let help = akin.run_in("model pull --help", &[], &empty).stdout;
+    let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+    for name in ["[env: AKIN_HOME=]", "[env: AKIN_CONFIG=]", "[env: AKIN_MODEL=]"] {
+        assert!(help.contains(name) && !help.contains("=="), "{help}");
+    }
+    for words in ["--home= collection list", "--config= collection list"] {
+        let run = akin.run_in(words, &[], &[("AKIN_HOME", "")]);
+        assert_eq!(run.code, Some(2), "{words}: {}", run.stderr);
+    }
+    let run = akin.run_in("model pull vits14 --json", &[], &[("AKIN_OFFLINE", "1")]);
+    assert!(run.code == Some(1) && !run.stderr.contains("invalid value"), "{}", run.stderr);
+}

@@ -211,3 +211,62 @@ fn what_changes_in_a_watched_folder_is_found() {
     }
     assert_eq!(server.end().0, Some(0));
 }
+
+/// One search on a connection of its own; `None` where the server takes no more, and what was
+/// received otherwise.
+fn search_once(at: &str, body: &[u8]) -> Option<Vec<u8>> {
+    let mut stream = TcpStream::connect(at).ok()?;
+    stream.set_read_timeout(Some(PATIENCE)).expect("set");
+    let head = format!(
+        "POST /api/v1/collections/photos/search HTTP/1.1\r\nhost: {at}\r\nconnection: close\r\n\
+         content-type: multipart/form-data; boundary=x\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    let mut answer = Vec::new();
+    let sent = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body));
+    // Cut off in the middle, what came is looked at and found wanting.
+    let _ = sent.and_then(|()| stream.read_to_end(&mut answer));
+    (!answer.is_empty()).then_some(answer)
+}
+
+#[cfg(unix)]
+#[test]
+fn every_request_taken_is_answered_when_it_is_told_to_end() {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    let akin = Akin::new();
+    let folder = akin.pictures("photos", 3);
+    assert_eq!(akin.run("index {}/photos -c photos --model {}/model").code, Some(0));
+    let server = Server::start(&akin, "serve --model {}/model --listen 127.0.0.1:0 -c photos");
+    let mut body =
+        b"--x\r\ncontent-disposition: form-data; name=image; filename=a\r\n\r\n".to_vec();
+    body.extend(std::fs::read(folder.join("01.png")).expect("read"));
+    body.extend(b"\r\n--x--\r\n");
+    let (at, answered) = (server.at.clone(), AtomicUsize::new(0));
+    let (whole, (code, log)) = std::thread::scope(|scope| {
+        let client = || {
+            let mut whole = 0;
+            while let Some(answer) = search_once(&at, &body) {
+                let text = String::from_utf8_lossy(&answer);
+                let (head, json) = text.split_once("\r\n\r\n").expect("a whole head");
+                assert!(head.starts_with("HTTP/1.1 200"), "{text}");
+                let json: Value = serde_json::from_str(json).expect("a whole body");
+                assert_eq!(json["hits"].as_array().map(Vec::len), Some(3));
+                whole += 1;
+                answered.fetch_add(1, Ordering::Relaxed);
+            }
+            whole
+        };
+        let clients: Vec<_> = (0..8).map(|_| scope.spawn(client)).collect();
+        while answered.load(Ordering::Relaxed) < 40 {
+            std::thread::yield_now();
+        }
+        let ended = server.end();
+        let whole: usize = clients.into_iter().map(|client| client.join().expect("joined")).sum();
+        (whole, ended)
+    });
+    assert_eq!(code, Some(0), "{log}");
+    // The log has a line for every request that was taken.
+    let taken = log.lines().filter(|line| line.contains("/photos/search")).count();
+    assert_eq!(whole, taken, "{log}");
+}

@@ -60,12 +60,18 @@ impl Akin {
     }
 
     pub fn run_with(&self, words: &str, stdin: &[u8]) -> Run {
+        self.run_in(words, stdin, &[])
+    }
+
+    /// With variables of the environment beside that of the home, or instead of it.
+    pub fn run_in(&self, words: &str, stdin: &[u8], variables: &[(&str, &str)]) -> Run {
         let folder = self.folder.path().to_string_lossy().into_owned();
         let mut command = Command::new(env!("CARGO_BIN_EXE_akin"));
         command
             .args(words.split_whitespace().map(|word| word.replace("{}", &folder)))
             .env_clear()
             .env("AKIN_HOME", self.path("home"))
+            .envs(variables.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());

@@ -1,10 +1,12 @@
-//! Long work, one after the other: indexing, finding duplicates, curating, exporting, snapshots.
+//! Long work, one after the other: indexing, finding duplicates, curating, exporting, compacting,
+//! snapshots.
 //!
 //! One thread does it, so that no two write to one collection and searches keep most of the machine.
 //! What jobs do is on disk when they say so; the list of jobs is in memory alone, and a restart
 //! begins it anew.
 
 mod context;
+pub mod compact;
 pub mod curate;
 pub mod dedup;
 pub mod export;
@@ -48,6 +50,8 @@ pub enum Kind {
     Export,
     /// Writes a collection into one file.
     Snapshot,
+    /// Gives back the space of images that are gone.
+    Compact,
 }
 
 /// How far a job is.
@@ -407,6 +411,7 @@ fn word(kind: Kind) -> &'static str {
         Kind::Curate => "curate",
         Kind::Export => "export",
         Kind::Snapshot => "snapshot",
+        Kind::Compact => "compact",
     }
 }
 

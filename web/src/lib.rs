@@ -5,6 +5,7 @@
 //! the collections open: this process is their one writer, and searches go on beside it.
 
 mod random;
+mod memory;
 pub mod request_id;
 pub mod problem;
 pub mod clock;
@@ -15,14 +16,15 @@ pub mod guard;
 pub mod remote;
 pub mod options;
 pub mod models;
+pub mod workers;
 pub mod shelf;
-mod workers;
 pub mod metrics;
 pub mod device;
 mod queries;
 mod thumbnails;
 mod trial;
 mod audit;
+mod deriving;
 pub mod jobs;
 mod reports;
 mod runs;
@@ -62,7 +64,7 @@ pub fn app(state: AppState) -> Router {
 }
 
 /// Serves until `shutdown` completes. From then on no connection is taken, and every request that was
-/// is answered.
+/// is answered. From the start on, the process gives large pieces of memory back at once.
 ///
 /// # Errors
 /// The listener failed.
@@ -71,6 +73,7 @@ pub async fn serve(
     state: AppState,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
+    memory::give_back_large();
     let ending = state.clone();
     let shutdown = async move {
         shutdown.await;
@@ -83,8 +86,10 @@ pub async fn serve(
     let jobs = state.jobs.clone();
     tokio::spawn(state.clone().keep_auditing());
     tokio::spawn(keep_tidying(state.clone()));
-    Connections { limits, tls }.serve(listener, app(state), shutdown).await?;
+    tokio::spawn(state.clone().keep_deriving());
+    Connections { limits, tls }.serve(listener, app(state.clone()), shutdown).await?;
     jobs.end(drain).await;
+    state.save_graphs(drain).await;
     Ok(())
 }
 

@@ -115,8 +115,9 @@ fn problem(error: FetchError) -> Problem {
             tracing::info!(%reason, "an address was refused");
             Problem::new(
                 Code::AddressRefused,
-                "this URL, or one it redirects to, is none that is fetched from here: http or \
-                 https, a public address, no user name, port 80, 443 or from 1024 on",
+                "pictures are only fetched from public addresses, not from this machine or a private \
+                 network, and not by way of one: http or https, without a user name, at port 80, 443 or \
+                 from 1024 on",
             )
             .remedy("save the picture and upload it")
         }

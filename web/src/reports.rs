@@ -39,6 +39,21 @@ pub enum GroupKind {
     SameSubject,
 }
 
+impl GroupKind {
+    /// All, in their order.
+    pub const ALL: [Self; 4] = [Self::SameFile, Self::Edited, Self::Similar, Self::SameSubject];
+
+    /// What it is called in requests and answers.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::SameFile => "same_file",
+            Self::Edited => "edited",
+            Self::Similar => "similar",
+            Self::SameSubject => "same_subject",
+        }
+    }
+}
+
 impl From<Kind> for GroupKind {
     fn from(kind: Kind) -> Self {
         match kind {

@@ -45,6 +45,11 @@ pub fn carried<T>(work: impl FnOnce() -> T) -> impl FnOnce() -> T {
     move || CURRENT.sync_scope(id, work)
 }
 
+/// Runs work for a request that is another task's.
+pub fn under<T>(id: String, work: impl FnOnce() -> T) -> T {
+    CURRENT.sync_scope(id, work)
+}
+
 /// A future for another task, under the id of this one.
 pub fn scoped<T>(work: impl Future<Output = T>) -> impl Future<Output = T> {
     CURRENT.scope(current(), work)

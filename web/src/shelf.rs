@@ -1,5 +1,7 @@
 //! The collections that are served. The server is their one writer; searches go on beside it.
 
+mod changes;
+
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,10 +12,9 @@ use indexer::{Collection, CollectionSummary, Collections, CreateOptions, Indexer
 use indexer::{Reader, View};
 use tokio::sync::OwnedMutexGuard;
 
+pub use self::changes::Attending;
+use self::changes::Line;
 use crate::problem::{Answer, Code, Problem};
-
-/// Longest wait of a request for a writer that is at work.
-const WRITER_PATIENCE: Duration = Duration::from_secs(2);
 
 /// When a collection that did not open is tried again.
 const REOPEN: Duration = Duration::from_secs(5);
@@ -33,6 +34,7 @@ pub struct Served {
     reader: Reader,
     folder: PathBuf,
     writer: Arc<tokio::sync::Mutex<Collection>>,
+    line: Line,
     /// Filters and the rows that pass them.
     pub filters: FilterCache,
 }
@@ -42,12 +44,15 @@ pub type Writer = OwnedMutexGuard<Collection>;
 
 impl Served {
     fn new(collection: Collection) -> Arc<Self> {
+        let line = Line::default();
+        line.note_derived(&collection);
         Arc::new(Self {
             name: collection.name().to_owned(),
             reader: collection.reader(),
             folder: collection.folder().to_path_buf(),
             filters: FilterCache::default(),
             writer: Arc::new(tokio::sync::Mutex::new(collection)),
+            line,
         })
     }
 
@@ -69,20 +74,6 @@ impl Served {
     /// Folder of its files.
     pub fn folder(&self) -> &Path {
         &self.folder
-    }
-
-    /// The writer, for a request: waits a moment for who has it.
-    ///
-    /// # Errors
-    /// `busy`: something that takes long is writing, such as an index job.
-    pub async fn write(&self) -> Answer<Writer> {
-        let writer = Arc::clone(&self.writer).lock_owned();
-        tokio::time::timeout(WRITER_PATIENCE, writer).await.map_err(|_| {
-            let detail = format!("collection `{}` is being written to", self.name);
-            Problem::new(Code::Busy, detail)
-                .remedy("wait for its job to end, or cancel it (GET /api/v1/jobs)")
-                .retry_after(Duration::from_secs(5))
-        })
     }
 
     /// The writer, for work that can wait as long as it takes, on a thread that may block.

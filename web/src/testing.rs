@@ -51,7 +51,7 @@ impl Answered {
 }
 
 /// The model without weights, by whatever name.
-pub struct TestModels(Model);
+pub struct TestModels(pub Model);
 
 impl Default for TestModels {
     fn default() -> Self {
@@ -97,11 +97,16 @@ impl Server {
 
     /// Over what is in the folder `home` of this folder.
     pub fn over(folder: tempfile::TempDir, options: Options) -> Self {
+        Self::with_model(folder, options, TestModels::default().0)
+    }
+
+    /// Over what is there, with a model of the test's own.
+    pub fn with_model(folder: tempfile::TempDir, options: Options, model: Model) -> Self {
         let home = folder.path().join("home");
         let state = AppState::open(Config {
             home,
             collections: Which::All,
-            models: Box::new(TestModels::default()),
+            models: Box::new(TestModels(model)),
             options,
             clock: Clock::manual(),
         });
@@ -151,6 +156,16 @@ impl Server {
             Request::post(path).header(CONTENT_TYPE, "multipart/form-data; boundary=limit");
         self.send(request.body(Body::from(body)).expect("a request")).await
     }
+}
+
+/// Waits for a job; what it is then.
+pub async fn over(server: &Server, id: &Value) -> Value {
+    let id = id.as_str().expect("an id");
+    let mut watched = server.state.jobs.watch(id).expect("there");
+    while !watched.job().is_over() {
+        watched.changed().await;
+    }
+    server.get(&format!("/api/v1/jobs/{id}")).await.json()
 }
 
 /// Brings a collection up to date with a folder.

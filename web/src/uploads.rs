@@ -19,9 +19,6 @@ use crate::state::AppState;
 
 /// Most bytes that are attached to one image, as JSON.
 const MAX_PAYLOAD: usize = 64 << 10;
-/// Up to this many images, what is derived from all of them is brought up to date with every change;
-/// in larger collections that would take longer than the change, and is done by the next index run.
-const DERIVE_UNTIL: usize = 20_000;
 
 /// An image that was added.
 pub struct Added {
@@ -65,11 +62,10 @@ impl AppState {
         let (state, bytes, by) = (self.clone(), file.clone(), Arc::clone(&model));
         let ready = self.decoders.run(move || state.ready(&by, &bytes)).await?;
         let embedding = self.device.embed(&model, ready.pixels.clone(), announced).await?;
-        let mut writer = served.write().await?;
         let folder = self.upload_folder(served.name());
-        self.searchers
-            .run(move || add(&mut writer, &folder, &file, &ready, &embedding, payload))
-            .await
+        let note =
+            move |writer: &mut Collection| add(writer, &folder, &file, &ready, &embedding, payload);
+        served.change(&self.searchers, note, |added, _| Ok(added)).await
     }
 
     fn ready(&self, model: &Model, file: &[u8]) -> Answer<Ready> {
@@ -94,23 +90,26 @@ impl AppState {
     /// # Errors
     /// `image_not_found`, or the collection is being written to.
     pub async fn remove_image(&self, served: &Arc<Served>, id: u64) -> Answer<()> {
-        let mut writer = served.write().await?;
         let (name, folder) = (served.name().to_owned(), self.upload_folder(served.name()));
-        let remove = move || {
+        let note = move |writer: &mut Collection| {
             let Some(record) = writer.record(ImageId(id))? else {
                 return Err(Problem::no_image(&name, id));
             };
             writer.remove(ImageId(id))?;
-            commit(&mut writer)?;
-            let path = record.path.to_path();
+            Ok(record.path)
+        };
+        let settle = move |locator: Locator, writer: &Collection| {
+            let path = locator.to_path();
+            // The same file may have been uploaded again in the same commit.
             if path.parent() == Some(&folder)
+                && writer.known(&locator)?.is_none()
                 && let Err(error) = std::fs::remove_file(&path)
             {
                 tracing::warn!(%error, path = %path.display(), "an upload is not removed");
             }
             Ok(())
         };
-        self.searchers.run(remove).await
+        served.change(&self.searchers, note, settle).await
     }
 
     /// Changes what is attached to an image by a JSON merge patch (RFC 7396).
@@ -123,9 +122,8 @@ impl AppState {
         id: u64,
         patch: Payload,
     ) -> Answer<Record> {
-        let mut writer = served.write().await?;
         let name = served.name().to_owned();
-        let change = move || {
+        let note = move |writer: &mut Collection| {
             let Some(record) = writer.record(ImageId(id))? else {
                 return Err(Problem::no_image(&name, id));
             };
@@ -134,11 +132,10 @@ impl AppState {
             check_payload(&payload)?;
             if payload != record.payload {
                 writer.set_payload(ImageId(id), record.clone(), payload.clone())?;
-                commit(&mut writer)?;
             }
             Ok(Record { payload, ..record })
         };
-        self.searchers.run(change).await
+        served.change(&self.searchers, note, |record, _| Ok(record)).await
     }
 }
 
@@ -160,7 +157,6 @@ fn add(
         check_payload(&all)?;
         if all != record.payload {
             writer.set_payload(id, record.clone(), all.clone())?;
-            commit(writer)?;
         }
         return Ok(Added { id, record: Record { payload: all, ..record }, is_new: false });
     }
@@ -178,7 +174,6 @@ fn add(
         payload,
     };
     let id = writer.put(image, embedding)?;
-    commit(writer)?;
     let record = writer.record(id)?;
     let record = record.ok_or_else(|| Problem::internal("an image just added is not there"))?;
     Ok(Added { id, record, is_new: true })
@@ -195,14 +190,6 @@ fn write(folder: &Path, path: &Path, bytes: &[u8]) -> std::io::Result<FileStamp>
     let since = modified.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     let mtime_ns = i64::try_from(since.as_nanos()).unwrap_or(i64::MAX);
     Ok(FileStamp { size: bytes.len() as u64, mtime_ns })
-}
-
-fn commit(writer: &mut Collection) -> Answer<()> {
-    match writer.len() <= DERIVE_UNTIL {
-        true => writer.finish()?,
-        false => writer.commit()?,
-    }
-    Ok(())
 }
 
 fn check_payload(payload: &Payload) -> Answer<()> {

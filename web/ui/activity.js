@@ -1,10 +1,11 @@
 /** The page of long work: progress, what failed, results; and adding pictures. */
 import { ended, post, postForm, within } from './api.js';
 import { button, fill, h, toast } from './dom.js';
+import { createSpace } from './space.js';
 import { state as drawnState } from './states.js';
 import { blank, format } from './url.js';
 import { looksLikePicture } from './uploads.js';
-import { bytes, count, duration, jobKind, jobState, moment, some } from './words.js';
+import { bytes, count, duration, jobKind, jobState, moment, some, wordsOf } from './words.js';
 
 /** What the first collection is called. */
 const FIRST = 'default';
@@ -21,7 +22,8 @@ async function ready(app) {
 export function createActivityPage(app) {
   const list = h('div', { class: 'jobs' });
   const adding = h('section', { class: 'card add-pictures', 'aria-labelledby': 'add-title' });
-  const page = h('div', { class: 'page' }, h('div', { class: 'page-head' }, h('h1', null, 'Activity'), h('p', { class: 'muted' }, 'What Akin is working on, and what it has done.')), adding, list);
+  const space = createSpace(app);
+  const page = h('div', { class: 'page' }, h('div', { class: 'page-head' }, h('h1', null, 'Activity'), h('p', { class: 'muted' }, 'What Akin is working on, and what it has done.')), adding, space.element, list);
   /** @type {Map<string, {element: HTMLElement, draw: (job: any) => void}>} */
   const cards = new Map();
   app.jobs.watch(() => { if (page.isConnected) draw(); });
@@ -59,7 +61,7 @@ export function createActivityPage(app) {
             const job = await post(within(await ready(app), '/index'), { sources: [source.value.trim()] });
             source.value = '';
             app.jobs.start(job);
-          } catch (problem) { toast([problem.message, problem.remedy].filter(Boolean).join(' '), { kind: 'error' }); }
+          } catch (problem) { toast(wordsOf(problem), { kind: 'error' }); }
         },
       }, h('label', { class: 'field' }, 'Or a folder of the machine Akin runs on', source), h('button', { type: 'submit', class: 'button' }, h('span', null, 'Read it')),
       h('p', { class: 'muted small-text' }, 'Only folders that were allowed when Akin was started.'))));
@@ -67,7 +69,7 @@ export function createActivityPage(app) {
 
   return {
     element: page,
-    show() { drawAdding(); draw(); },
+    show() { drawAdding(); space.draw(); draw(); },
     reload() { app.jobs.check(app.status, true); draw(); },
   };
 }
@@ -102,8 +104,8 @@ export function jobCard(app) {
       const n = job.failed_count ?? job.failed_items?.length ?? 0;
       text.textContent = [
         total !== null ? `${count(done)} of ${count(total)}` : done ? count(done) : '',
-        !ended(job) && rate ? `${rate >= 10 ? Math.round(rate) : rate.toFixed(1)} a second` : '',
-        !ended(job) && eta !== null && eta !== undefined ? `about ${duration(eta)} left` : '',
+        !ended(job) && rate && done >= 20 ? `${rate >= 10 ? Math.round(rate) : rate.toFixed(1)} a second` : '',
+        !ended(job) && done >= 20 && eta !== null && eta !== undefined ? `about ${duration(eta)} left` : '',
         message, n ? `${count(n)} could not be read` : '', ended(job) ? moment(job.ended) : '',
       ].filter(Boolean).join(' · ');
       cancel.hidden = ended(job) || !app.canWrite();
@@ -122,11 +124,12 @@ export function jobCard(app) {
 
 /** What came of a job, with the way to it. */
 function outcome(job, app) {
-  if (job.state === 'failed' && job.problem) return h('p', { class: 'error-text' }, [job.problem.detail || job.problem.title, job.problem.remedy].filter(Boolean).join(' '));
+  if (job.state === 'failed' && job.problem) return h('p', { class: 'error-text' }, wordsOf(job.problem));
   if (job.state !== 'done' || !job.result) return null;
   const link = (patch, words) => h('a', { class: 'button small', href: format({ ...blank(), collection: job.collection ?? app.collection(), ...patch }) }, h('span', null, words));
   if (job.kind === 'dedup' && job.result.report !== undefined) return link({ page: 'duplicates', sub: String(job.result.report) }, 'Review duplicates');
   if (job.kind === 'curate' && (job.result.run ?? job.result.name)) return link({ page: 'sets', sub: String(job.result.run ?? job.result.name) }, 'Open the data set');
+  if (job.kind === 'compact') return h('p', null, job.result.rewritten ? `${bytes(Math.max(0, job.result.bytes_before - job.result.bytes_after))} given back.` : 'There was nothing to give back.');
   if (job.kind === 'export') return h('p', null, `${some(job.result.images ?? 0, 'picture')} in `, h('code', null, job.result.folder ?? ''));
   return null;
 }
@@ -135,7 +138,7 @@ function outcome(job, app) {
 export async function addFiles(app, files, into = '') {
   if (!files.length) return [];
   let collection = into;
-  try { collection ||= await ready(app); } catch (problem) { toast(problem.message, { kind: 'error' }); return []; }
+  try { collection ||= await ready(app); } catch (problem) { toast(wordsOf(problem), { kind: 'error' }); return []; }
   const stop = new AbortController();
   const started = Date.now();
   const job = {

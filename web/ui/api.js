@@ -61,15 +61,15 @@ export function address(path, params = {}) {
 export const within = (collection, rest = '') => `/collections/${encodeURIComponent(collection)}${rest}`;
 
 /**
- * One request; a refused key is asked for once. Throws `Problem`, or an AbortError when `signal` fires.
+ * One request; a key that is refused is asked for until there is a good one or none is given. Throws `Problem`, or an AbortError when `signal` fires.
  * @param {string} method
  * @param {string|URL} path below `/api/v1`, or a whole address
  * @param {{json?: any, form?: FormData, params?: Record<string, any>, headers?: Record<string, string>, signal?: AbortSignal}} [options]
- * @param {boolean} [again] whether a key may be asked for
  */
-export async function send(method, path, { json, form, params, headers = {}, signal } = {}, again = true) {
+export async function send(method, path, { json, form, params, headers = {}, signal } = {}) {
   const sent = { ...headers };
-  if (key()) sent.authorization = `Bearer ${key()}`;
+  const used = key();
+  if (used) sent.authorization = `Bearer ${used}`;
   if (json !== undefined) sent['content-type'] = 'application/json';
   let response;
   try {
@@ -85,9 +85,10 @@ export async function send(method, path, { json, form, params, headers = {}, sig
   reach(true);
   if (response.ok) return response;
   const problem = await problemOf(response);
-  if (response.status === 401 && again) {
-    asking ??= Promise.resolve(askForKey(problem)).finally(() => { asking = null; });
-    if (await asking) return send(method, path, { json, form, params, headers, signal }, false);
+  if (response.status === 401) {
+    // Another request may have brought a key meanwhile.
+    if (key() === used) asking ??= Promise.resolve(askForKey(problem)).finally(() => { asking = null; });
+    if (key() !== used || await asking) return send(method, path, { json, form, params, headers, signal });
   }
   throw problem;
 }

@@ -39,6 +39,7 @@ const app = {
   },
   info: () => known.get(app.collection()) ?? (app.status?.collections ?? []).find((c) => c.name === app.collection()) ?? null,
   canWrite: () => ['write', 'admin'].includes(app.status?.role ?? 'admin'),
+  isAdmin: () => (app.status?.role ?? 'admin') === 'admin',
 
   /**
    * Goes somewhere. `coalesce` makes quick changes of one kind a single step of the back button.
@@ -73,7 +74,7 @@ const app = {
   /** What is drawn where a collection has no pictures. */
   emptyState() {
     const reading = app.jobs?.running('index')[0];
-    if (reading) return drawnState({ icon: 'clock', title: 'Reading your pictures', text: `${progressWords(reading)}. They appear here as they are read.`, actions: [button({ label: 'Show activity', onclick: () => app.go({ page: 'activity' }) })] });
+    if (reading) return drawnState({ icon: 'clock', title: 'Reading your pictures', text: 'They appear here as they are read.', actions: [button({ label: 'Show activity', onclick: () => app.go({ page: 'activity' }) })] });
     return drawnState({
       icon: 'image', title: 'No pictures yet',
       text: [h('span', null, 'Give Akin a folder of pictures: stop it, and start it again with '), h('code', null, 'akin serve --index ~/Pictures'), '.', app.canWrite() && ' Or add some here.'],
@@ -169,11 +170,18 @@ function drawNotices() {
   for (const job of app.jobs?.running('index') ?? []) {
     if (job.collection && job.collection !== app.collection()) continue;
     if (app.state.page === 'activity') continue;
-    lines.push(notice({ icon: 'clock', text: `${progressWords(job)}. What has been read can be searched already.`, action: h('a', { class: 'link', href: format({ ...blank(), page: 'activity' }) }, 'Details') }));
+    lines.push(notice({ name: job.id, icon: 'clock', text: `${progressWords(job)}. What has been read can be searched already.`, action: h('a', { class: 'link', href: format({ ...blank(), page: 'activity' }) }, 'Details') }));
   }
-  const drawn = lines.map((line) => line.textContent).join('\n');
-  if (notices.dataset.drawn === drawn) return;
-  notices.dataset.drawn = drawn;
+  // Those that are there stay where they are, whatever they count by now: a link in one is not taken
+  // away from under a press, nor is the focus.
+  const old = [...notices.children];
+  if (old.length === lines.length && lines.every((line, i) => line.dataset.name === old[i].dataset.name)) {
+    lines.forEach((line, i) => {
+      const [was, now] = [old[i].querySelector('.grow'), line.querySelector('.grow')];
+      if (was.textContent !== now.textContent) was.textContent = now.textContent;
+    });
+    return;
+  }
   fill(notices, lines);
 }
 

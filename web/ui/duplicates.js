@@ -7,7 +7,10 @@ import { createGroupView } from './group.js';
 import { showThumbnail } from './images.js';
 import { RULES, choose } from './keep.js';
 import { problemState, state as drawnState } from './states.js';
-import { bytes, count, duplicateKind, moment, some } from './words.js';
+import { bytes, count, duplicateKind, moment, some, wordsOf } from './words.js';
+
+/** Kinds that are duplicates, or may be. */
+const DUPLICATES = ['same_file', 'edited', 'similar'];
 
 /** @typedef {{id: any, kind: string, keep: number, members: any[], decided: string, going?: Set<number>}} Group */
 
@@ -22,6 +25,8 @@ export function createDuplicatesPage(app) {
   let at = 0;
   let kind = '';
   let totals = null;
+  /** What somebody marked by hand to go, by group: it outlives a look at another tab. @type {Map<any, Set<number>>} */
+  let marked = new Map();
   /** Ids of groups in the order they were decided, for undo. */
   let decidedInOrder = [];
   let ask = null;
@@ -76,11 +81,11 @@ export function createDuplicatesPage(app) {
   // ---- Deciding
 
   const index = h('div', { class: 'group-index', role: 'listbox', 'aria-label': 'Groups of duplicates', tabIndex: -1 });
-  const furtherGroups = button({ label: 'More groups', class: 'small', onclick: more });
+  const furtherGroups = button({ label: 'More groups', class: 'small', onclick: () => more()?.catch(() => {}) });
   const side = h('div', { class: 'group-side' }, index, furtherGroups);
   const view = createGroupView({
     collection: () => app.collection(), canWrite: () => app.canWrite(),
-    onchange: () => { drawFoot(); },
+    onchange: () => { marked.set(groups[at].id, groups[at].going); drawFoot(); },
     ondecide: (action) => decide(groups[at], action),
     onmove: (by) => show(at + by),
     oncompare: (group) => openCompare(app.collection(), group.members, group.keep),
@@ -96,9 +101,10 @@ export function createDuplicatesPage(app) {
     const { signal } = ask;
     fill(body, h('div', { class: 'page-head' }, h('h1', null, 'Duplicates')), h('div', { class: 'bones' }, Array.from({ length: 3 }, () => h('div', { class: 'bone tall' }))));
     try {
-      const answer = await get(path(), { limit: 100, kind }, signal);
-      totals = answer.totals ?? null;
-      take(answer, []);
+      const answer = await get(path(), { limit: 100, kind: asked() }, signal);
+      totals = answer.totals;
+      groups = [];
+      take(answer);
       at = Math.max(0, groups.findIndex((group) => group.decided === 'pending'));
       drawReview();
     } catch (problem) {
@@ -107,27 +113,42 @@ export function createDuplicatesPage(app) {
   }
 
   /**
-   * Takes a page of groups in. Pictures of one subject are no duplicates and may be thousands: they
-   * have a tab of their own and are not among the others.
+   * The kinds of this tab, as the server is asked for them. Pictures of one subject are no duplicates
+   * and may be thousands: they have a tab of their own and are not among the others.
    */
-  function take(answer, before) {
-    const wanted = answer.groups.filter((group) => kind === 'same_subject' || group.kind !== 'same_subject');
-    groups = [...before, ...wanted.map(prepared)];
-    next = wanted.length < answer.groups.length && before.length + wanted.length >= groupCount('') ? null : answer.next_cursor ?? null;
+  const asked = () => kind || DUPLICATES.join(',');
+
+  /** Takes a further page of groups in. */
+  function take(answer) {
+    groups = [...groups, ...answer.groups.map(prepared)];
+    next = answer.next_cursor ?? null;
   }
 
-  /** How many groups a tab has. */
-  function groupCount(which) {
-    if (!totals) return groups.length;
-    return which ? totals.by_kind?.[which] ?? 0 : totals.groups - (totals.by_kind?.same_subject ?? 0);
+  const sum = (by, which) => (which ? by[which] ?? 0 : DUPLICATES.reduce((n, each) => n + (by[each] ?? 0), 0));
+  /** How many groups a tab has, and how many of them are not decided yet. */
+  const groupCount = (which) => sum(totals.by_kind, which);
+  const pendingCount = (which) => sum(totals.pending_by_kind, which);
+
+  /** Notes in the figures what was decided, as the server does. */
+  function tally(group, action) {
+    const was = group.decided;
+    group.decided = { keep: 'kept', not_duplicate: 'not_duplicate', undo: 'pending' }[action];
+    if ((was === 'pending') !== (group.decided === 'pending')) totals.pending_by_kind[group.kind] += was === 'pending' ? -1 : 1;
+    const sign = Number(group.decided === 'kept') - Number(was === 'kept');
+    for (const member of group.members.filter((m) => group.going.has(m.id))) {
+      totals.going += sign;
+      totals.going_bytes += sign * (member.bytes ?? 0);
+    }
   }
 
   /** A group as it came, the one to keep first. */
   function prepared(group) {
     const members = [...group.members].sort((a, b) => Number(b.id === group.keep) - Number(a.id === group.keep) || (b.similarity ?? 0) - (a.similarity ?? 0));
     // Different pictures of one subject stay unless somebody says otherwise.
-    const suggested = group.kind === 'same_subject' ? [] : members.filter((m) => m.id !== group.keep).map((m) => m.id);
-    return { ...group, members, going: new Set(group.decided === 'pending' ? suggested : group.remove ?? suggested) };
+    const kept = rule.value ? choose(rule.value, members) : group.keep;
+    const suggested = group.kind === 'same_subject' && !rule.value ? [] : members.filter((m) => m.id !== kept).map((m) => m.id);
+    const going = group.decided === 'pending' ? marked.get(group.id) ?? new Set(suggested) : new Set(group.remove ?? suggested);
+    return { ...group, members, going };
   }
 
   function drawReview() {
@@ -149,8 +170,15 @@ export function createDuplicatesPage(app) {
     const by = Object.entries(totals?.by_kind ?? {});
     const shown = by.filter(([k]) => k !== 'same_subject');
     return fill(kinds, [['', 'All duplicates', groupCount('')], ...(shown.length > 1 ? shown : []), ...by.filter(([k]) => k === 'same_subject')].map(([k, name, n]) => (n === undefined ? [k, duplicateKind(k), name] : [k, name, n])).map(([value, name, n]) => h('button', {
-      type: 'button', class: 'tab', 'aria-pressed': String(kind === value), onclick: () => { kind = value; load(); },
+      type: 'button', class: 'tab', 'aria-pressed': String(kind === value), onclick: () => { turn(value); },
     }, name, h('span', { class: 'muted' }, ` ${count(n)}`))));
+  }
+
+  /** Another tab. A rule for copies says nothing about pictures that only show the same. */
+  function turn(value) {
+    if ((kind === 'same_subject') !== (value === 'same_subject')) rule.value = '';
+    kind = value;
+    load();
   }
 
   const decidedWords = (group) => ({ kept: 'decided', not_duplicate: 'not duplicates', removed: 'taken out' })[group.decided] ?? '';
@@ -166,13 +194,16 @@ export function createDuplicatesPage(app) {
     furtherGroups.hidden = next === null;
   }
 
-  async function more() {
-    if (next === null) return;
-    try {
-      const answer = await get(path(), { limit: 100, kind, cursor: next });
-      take(answer, groups);
-      drawIndex();
-    } catch (problem) { toast(problem.message, { kind: 'error' }); }
+  /** One page more; asked for once, however often. */
+  let coming = null;
+  function more() {
+    if (next === null) return null;
+    const { signal } = ask;
+    coming ??= get(path(), { limit: 100, kind: asked(), cursor: next }, signal)
+      .then((answer) => { if (!signal.aborted) { take(answer); drawIndex(); } })
+      .catch((problem) => { if (problem?.name !== 'AbortError') { toast(wordsOf(problem), { kind: 'error' }); throw problem; } })
+      .finally(() => { coming = null; });
+    return coming;
   }
 
   function show(i, tell = true) {
@@ -188,15 +219,17 @@ export function createDuplicatesPage(app) {
     view.show(group, at, groupCount(kind));
     drawFoot();
     if (tell) announce(`Group ${at + 1}: ${duplicateKind(group.kind)}, ${group.members.length} pictures`);
-    if (at > groups.length - 10) more();
+    if (at > groups.length - 10) more()?.catch(() => {});
   }
 
-  /** Marks what stays by a rule, in every group that is not decided yet. */
+  /** Marks what stays by a rule, in every group that is not decided yet; those that come later too. */
   function applyRule(name) {
+    marked = new Map();
     for (const group of groups) {
       if (group.decided !== 'pending') continue;
       const kept = name ? choose(name, group.members) : group.keep;
-      group.going = new Set(group.members.filter((m) => m.id !== kept).map((m) => m.id));
+      const stays = (m) => m.id === kept || (!name && group.kind === 'same_subject');
+      group.going = new Set(group.members.filter((m) => !stays(m)).map((m) => m.id));
     }
     view.show(groups[at], at, groupCount(kind));
     announce(name ? `Now keeps: ${RULES[name][0]}` : 'Keeps as suggested');
@@ -212,9 +245,9 @@ export function createDuplicatesPage(app) {
     const sent = action === 'keep' ? { group: group.id, action, keep, remove } : { group: group.id, action };
     try {
       await post(path('/decisions'), sent);
-    } catch (problem) { toast([problem.message, problem.remedy].filter(Boolean).join(' '), { kind: 'error' }); return; }
+    } catch (problem) { toast(wordsOf(problem), { kind: 'error' }); return; }
     const where = groups.indexOf(group);
-    group.decided = { keep: 'kept', not_duplicate: 'not_duplicate', undo: 'pending' }[action];
+    tally(group, action);
     if (action === 'undo') {
       decidedInOrder = decidedInOrder.filter((id) => id !== group.id);
       drawIndex();
@@ -231,17 +264,18 @@ export function createDuplicatesPage(app) {
 
   /** Decides what is left on this tab as it is marked; each can be taken back as any other. */
   async function decideRest() {
-    const rest = groups.filter((group) => group.decided === 'pending' && group.members.length > group.going.size);
     let done = 0;
     try {
+      while (next !== null) await more();
+      const rest = groups.filter((group) => group.decided === 'pending' && group.members.length > group.going.size);
       for (const group of rest) {
         const remove = [...group.going];
         await post(path('/decisions'), { group: group.id, action: 'keep', keep: group.members.map((m) => m.id).filter((id) => !group.going.has(id)), remove });
-        group.decided = 'kept';
+        tally(group, 'keep');
         decidedInOrder.push(group.id);
         done += 1;
       }
-    } catch (problem) { toast(problem.message, { kind: 'error' }); }
+    } catch (problem) { toast(wordsOf(problem), { kind: 'error' }); }
     drawIndex();
     show(at);
     toast(`${some(done, 'group')} decided as marked. Nothing goes before the dry run is confirmed.`);
@@ -254,22 +288,20 @@ export function createDuplicatesPage(app) {
   }
 
   function drawFoot() {
-    const decided = groups.filter((group) => group.decided !== 'pending');
-    const kept = groups.filter((group) => group.decided === 'kept');
-    const going = kept.flatMap((group) => group.members.filter((m) => group.going.has(m.id)));
-    const size = going.reduce((sum, m) => sum + (m.bytes ?? 0), 0);
-    fill(foot, h('p', null, h('strong', null, `${count(decided.length)} of ${count(groupCount(kind))} decided`),
-      h('span', { class: 'muted' }, going.length ? ` · ${some(going.length, 'picture')} to go${size ? `, ${bytes(size)}` : ''}` : ' · nothing to go yet')),
+    const pending = pendingCount(kind);
+    const { going, going_bytes: size } = totals;
+    fill(foot, h('p', null, h('strong', null, `${count(groupCount(kind) - pending)} of ${count(groupCount(kind))} decided`),
+      h('span', { class: 'muted' }, going ? ` · ${some(going, 'picture')} to go${size ? `, ${bytes(size)}` : ''}` : ' · nothing to go yet')),
     h('div', { class: 'bar-actions' },
-      button({ label: 'Decide the rest as marked', class: 'small rest', disabled: decided.length === groups.length || !app.canWrite(), onclick: decideRest }),
-      button({ icon: 'undo', label: 'Undo last', class: 'small', disabled: decided.every((g) => g.decided === 'removed'), onclick: undo }),
-      button({ label: 'Dry run', class: 'primary small', disabled: kept.length === 0 || !app.canWrite(), onclick: dryRun })));
+      button({ label: 'Decide the rest as marked', class: 'small rest', disabled: pending === 0 || !app.canWrite(), onclick: decideRest }),
+      button({ icon: 'undo', label: 'Undo last', class: 'small', disabled: !groups.some((g) => ['kept', 'not_duplicate'].includes(g.decided)), onclick: undo }),
+      button({ label: 'Dry run', class: 'primary small', disabled: going === 0 || !app.canWrite(), onclick: dryRun })));
   }
 
   /** Shows what would go; only then can it be done. */
   async function dryRun() {
     let plan;
-    try { plan = await post(path('/apply'), { dry_run: true }); } catch (problem) { toast(problem.message, { kind: 'error' }); return; }
+    try { plan = await post(path('/apply'), { dry_run: true }); } catch (problem) { toast(wordsOf(problem), { kind: 'error' }); return; }
     const ids = plan.would_remove ?? [];
     const apply = button({
       label: `Take ${some(ids.length, 'picture')} out`, class: 'danger', disabled: ids.length === 0,
@@ -278,10 +310,10 @@ export function createDuplicatesPage(app) {
         try {
           const done = await post(path('/apply'), { dry_run: false });
           box.finish();
-          toast(`${some(done.removed ?? ids.length, 'picture')} taken out of the collection. The files are where they were.`);
+          toast(`${some(done.removed ?? ids.length, 'picture')} taken out of the collection. The files are where they were.${app.isAdmin() ? ' Activity can give back the space of what Akin kept about them.' : ''}`);
           app.refresh().catch(() => {});
           load();
-        } catch (problem) { apply.disabled = false; toast(problem.message, { kind: 'error' }); }
+        } catch (problem) { apply.disabled = false; toast(wordsOf(problem), { kind: 'error' }); }
       },
     });
     const box = dialog({
@@ -317,6 +349,8 @@ export function createDuplicatesPage(app) {
       page.dataset.shown = wanted;
       report = state.sub;
       kind = '';
+      rule.value = '';
+      marked = new Map();
       decidedInOrder = [];
       load();
     },

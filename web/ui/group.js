@@ -1,7 +1,7 @@
 /** One group of duplicates: the reference first, the others with what differs. */
 import { button, fill, h, icon } from './dom.js';
 import { showThumbnail } from './images.js';
-import { bytes, day, duplicateKind, fileName, folder } from './words.js';
+import { bytes, count, day, duplicateKind, fileName, folder } from './words.js';
 
 /**
  * @param {{collection: () => string, canWrite: () => boolean, onchange: () => void, ondecide: (action: string) => void,
@@ -72,7 +72,7 @@ export function createGroupView(options) {
     element,
     show(next, at, total) {
       group = next;
-      place.textContent = `Group ${at + 1} of ${total}`;
+      place.textContent = `Group ${count(at + 1)} of ${count(total)}`;
       draw();
     },
     /** Keeps one picture, lets the others go. */

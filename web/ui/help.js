@@ -29,7 +29,7 @@ export function askForKey() {
   return new Promise((done) => {
     let given = false;
     const refused = key() !== '';
-    const input = h('input', { type: 'password', class: 'input', id: 'key', autocomplete: 'off', spellcheck: false, placeholder: 'akin_…', required: true });
+    const input = h('input', { type: 'password', class: 'input', id: 'key', autocomplete: 'off', spellcheck: false, placeholder: 'akin_…', required: true, 'aria-describedby': 'key-why', ...(refused ? { 'aria-invalid': 'true' } : {}) });
     const form = h('form', {
       onsubmit: (event) => {
         event.preventDefault();
@@ -39,7 +39,7 @@ export function askForKey() {
         box.close();
       },
     },
-    h('p', null, refused ? 'The key you gave was refused. It may have been withdrawn.' : 'This server wants a key. Whoever runs it can make one with “akin key create”.'),
+    h('p', { id: 'key-why', ...(refused ? { class: 'error-text' } : {}) }, refused ? 'This key was refused. Look whether it is whole; it may also have been withdrawn.' : 'This server wants a key. Whoever runs it can make one with “akin key create”.'),
     h('label', { for: 'key', class: 'field' }, 'Key', input),
     h('p', { class: 'muted small-text' }, 'It stays in this tab and is forgotten when you close it.'),
     h('div', { class: 'dialog-actions' },

@@ -1,7 +1,7 @@
 /** Long work on the server: which there is, and how far it is. */
 import { Problem, ended, follow, get, remove } from './api.js';
 import { toast } from './dom.js';
-import { count, duration, jobKind, some } from './words.js';
+import { count, duration, jobKind, some, wordsOf } from './words.js';
 
 /**
  * @param {any} app
@@ -62,7 +62,7 @@ export function createJobs(app, { onchange, onend }) {
         await remove(`/jobs/${encodeURIComponent(job.id)}`);
         toast(`Stopped: ${jobKind(job.kind).toLowerCase()}. What was done stays.`);
       } catch (problem) {
-        toast(problem.message, { kind: 'error' });
+        toast(wordsOf(problem), { kind: 'error' });
       }
     },
     watch(watch) { watchers.add(watch); return () => watchers.delete(watch); },
@@ -75,6 +75,8 @@ export function createJobs(app, { onchange, onend }) {
 export function progressWords(job) {
   const { done = 0, total = null, rate = null, eta_s: eta = null } = job.progress ?? {};
   const amount = total !== null ? `${count(done)} of ${count(total)}` : done ? some(done, 'done', 'done') : 'starting';
-  const more = [rate ? `${rate >= 10 ? Math.round(rate) : rate.toFixed(1)} a second` : '', eta !== null && eta !== undefined ? `about ${duration(eta)} left` : ''].filter(Boolean).join(', ');
+  // The first few say little about the rest.
+  const known = done >= 20;
+  const more = [rate && known ? `${rate >= 10 ? Math.round(rate) : rate.toFixed(1)} a second` : '', known && eta !== null && eta !== undefined ? `about ${duration(eta)} left` : ''].filter(Boolean).join(', ');
   return `${jobKind(job.kind)}: ${amount}${more ? ` (${more})` : ''}`;
 }

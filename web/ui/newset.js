@@ -5,7 +5,7 @@ import { button, fill, h, toast } from './dom.js';
 import { showThumbnail } from './images.js';
 import { selection } from './selection.js';
 import { looksLikePicture } from './uploads.js';
-import { count, some } from './words.js';
+import { count, some, wordsOf } from './words.js';
 
 /** @param {any} app @param {{onjob: (job: any, name: string) => void}} options */
 export function createNewSet(app, { onjob }) {
@@ -67,7 +67,7 @@ export function createNewSet(app, { onjob }) {
           selection.clear(app.collection());
           onjob(job, name.value.trim());
         } catch (problem) {
-          error.textContent = [problem.message, problem.remedy].filter(Boolean).join(' ');
+          error.textContent = wordsOf(problem);
           start.disabled = false;
         }
       },

@@ -11,6 +11,7 @@ import { selection } from './selection.js';
 import { selectionBar } from './selectionbar.js';
 import { problemState, state as drawnState } from './states.js';
 import { hitWords } from './tile.js';
+import { askToTakeOut } from './takeout.js';
 import { shrink, upload } from './uploads.js';
 import { asks, blank, filterOf, same } from './url.js';
 import { openViewer } from './viewer.js';
@@ -175,11 +176,12 @@ export function createSearchPage(app) {
         },
       }));
     }
+    if (['address_refused', 'remote_too_large', 'remote_failed'].includes(problem.code)) more.push(button({ icon: 'upload', label: 'Choose a picture', class: 'primary', onclick: () => page.querySelector('.choose').click() }));
     if (problem.code === 'query_expired') more.push(button({ icon: 'upload', label: 'Choose the picture again', class: 'primary', onclick: () => page.querySelector('.choose').click() }));
     if (problem.code === 'invalid_filter') more.push(button({ label: 'Remove filters', class: 'primary', onclick: () => app.go({ chips: [], where: '' }) }));
     if (state.crop && problem.code === 'invalid_crop') more.push(button({ label: 'Use the whole picture', class: 'primary', onclick: () => app.go({ crop: null }) }));
-    // Sending the same picture again changes nothing where the picture is what is wrong.
-    fill(wrong, problemState(problem, { retry: [400, 410, 413, 415].includes(problem.status) ? undefined : retry, more }));
+    // Asking the same again changes nothing where the picture or its address is what is wrong.
+    fill(wrong, problemState(problem, { retry: [400, 403, 410, 413, 415].includes(problem.status) ? undefined : retry, more }));
     page.classList.toggle('asking', asks(state));
     examples.show(state);
     announce(problem.title);
@@ -311,6 +313,7 @@ export function createSearchPage(app) {
       { icon: 'minus', label: 'Less like this', pressed: unliked, run: () => mark('unlike', item.id) },
       { icon: 'select', label: 'Select', pressed: selection.has(app.collection(), item.id), run: () => { selection.on = true; selection.toggle(app.collection(), item.id); } },
       { icon: 'link', label: 'Copy link', run: () => navigator.clipboard?.writeText(location.href).then(() => toast('The link is copied.'), () => toast('The link could not be copied; take it from the address bar.', { kind: 'error' })) },
+      ...(app.canWrite() ? [{ icon: 'trash', label: 'Take out…', class: 'quiet take-away', run: () => askToTakeOut(app, item, () => { shown = ''; viewer?.close(); }) }] : []),
     ];
   }
 

@@ -6,7 +6,7 @@ import { createGrid } from './grid.js';
 import { showThumbnail } from './images.js';
 import { problemState, state as drawnState } from './states.js';
 import { openViewer } from './viewer.js';
-import { count, fileName, moment, reasonWords, ruleWords, some, stepWords } from './words.js';
+import { count, fileName, moment, reasonWords, ruleWords, some, stepWords, wordsOf } from './words.js';
 
 /** @param {any} app */
 export function createSetPage(app) {
@@ -32,7 +32,7 @@ export function createSetPage(app) {
   const grid = createGrid({
     label: 'Pictures of the data set', smallest: 200, collectionOf: () => run?.pool ?? app.collection(), describe,
     onopen: (index) => open(grid.items[index]), onaction: (action, item) => decide(action, item.id),
-    onproblem: (problem) => toast(problem.message, { kind: 'error', action: { label: 'Try again', run: () => grid.retry() } }),
+    onproblem: (problem) => toast(wordsOf(problem), { kind: 'error', action: { label: 'Try again', run: () => grid.retry() } }),
   });
 
   const stateOf = (item) => decided.get(item.id) ?? normal(item.decision);
@@ -129,7 +129,7 @@ export function createSetPage(app) {
     }
     try {
       review = (await post(path('/review'), { action, ids: [id] })) ?? review;
-    } catch (problem) { toast([problem.message, problem.remedy].filter(Boolean).join(' '), { kind: 'error' }); return; }
+    } catch (problem) { toast(wordsOf(problem), { kind: 'error' }); return; }
     made.push({ id, before: decided.get(id) });
     decided.set(id, done);
     grid.refresh();
@@ -141,7 +141,7 @@ export function createSetPage(app) {
   async function undo() {
     try {
       review = (await post(path('/review'), { action: 'undo' })) ?? review;
-    } catch (problem) { toast(problem.message, { kind: 'error' }); return; }
+    } catch (problem) { toast(wordsOf(problem), { kind: 'error' }); return; }
     const last = made.pop();
     if (last) {
       if (last.before === undefined) decided.delete(last.id); else decided.set(last.id, last.before);

@@ -1,5 +1,6 @@
 /** What is drawn where there are no pictures: nothing yet, nothing found, something wrong. */
 import { button, h, icon } from './dom.js';
+import { wordsOf } from './words.js';
 
 /**
  * A drawn state: icon, headline, explanation, actions.
@@ -22,7 +23,7 @@ export function problemState(problem, { retry, more = [] } = {}) {
   const again = retry && button({ icon: 'refresh', label: 'Try again', class: more.length ? '' : 'primary', onclick: () => { stop(); retry(); } });
   if (again) actions.push(again);
   const name = problem.code === 'unreachable' ? 'offline' : problem.status === 429 || problem.status === 503 ? 'clock' : 'warn';
-  const text = [problem.detail || problem.message, problem.remedy].filter(Boolean).join(' ');
+  const text = wordsOf(problem);
   const wait = h('p', { class: 'muted', 'aria-live': 'off' });
   const element = h('div', null, state({
     icon: name, title: titleOf(problem), text, actions, kind: 'error',
@@ -62,8 +63,9 @@ function titleOf(problem) {
 
 /**
  * A line above the page: something is limited, but it works.
- * @param {{icon?: string, text: any, action?: any, kind?: string}} options
+ * @param {{name?: string, icon?: string, text: string, action?: any, kind?: string}} options `name`: what it
+ *   is about, where its text changes
  */
-export function notice({ icon: name = 'info', text, action, kind = '' }) {
-  return h('div', { class: `notice ${kind}` }, icon(name), h('span', { class: 'grow' }, text), action);
+export function notice({ name = '', icon: drawn = 'info', text, action, kind = '' }) {
+  return h('div', { class: `notice ${kind}`, dataset: { name: name || text } }, icon(drawn), h('span', { class: 'grow' }, text), action);
 }

@@ -2,7 +2,7 @@
 import { get, key, post, within } from './api.js';
 import { button, fill, h, toast } from './dom.js';
 import { openOriginal, original, showOriginal, showThumbnail } from './images.js';
-import { bytes, count, fileName, folder, likeness, moment, percentile } from './words.js';
+import { bytes, count, fileName, folder, likeness, moment, percentile, wordsOf } from './words.js';
 
 const NEIGHBOURS = 12;
 
@@ -10,7 +10,7 @@ const NEIGHBOURS = 12;
  * @param {{
  *   items: () => any[], loadMore?: () => Promise<void>, collectionOf: (item: any) => string,
  *   onmove: (item: any) => void, onclose: (item: any, index: number) => void,
- *   actions: (item: any) => {icon: string, label: string, pressed?: boolean, primary?: boolean, run: () => void, closes?: boolean}[],
+ *   actions: (item: any) => {icon: string, label: string, class?: string, pressed?: boolean, primary?: boolean, run: () => void, closes?: boolean}[],
  *   extra?: (item: any) => any, neighbours?: boolean, meaning?: boolean
  * }} options
  */
@@ -51,7 +51,7 @@ export function openViewer(start, options) {
   function drawActions() {
     const had = actions.contains(document.activeElement) ? [...actions.children].indexOf(document.activeElement) : -1;
     fill(actions, options.actions(item).map((action) => button({
-      icon: action.icon, label: action.label, class: action.primary ? 'primary' : '',
+      icon: action.icon, label: action.label, class: [action.primary && 'primary', action.class].filter(Boolean).join(' '),
       ...(action.pressed !== undefined ? { 'aria-pressed': String(action.pressed) } : {}),
       onclick: () => { if (action.closes) box.close(); action.run(); if (!action.closes) drawActions(); },
     })));
@@ -181,7 +181,7 @@ export function openViewer(start, options) {
 /** The way to the file itself. A link cannot carry a key, so with one it is a button. */
 function originalLink(collection, id) {
   if (!key()) return h('a', { href: original(collection, id).href, target: '_blank', rel: 'noopener' }, 'Open the file');
-  return h('button', { type: 'button', class: 'link', onclick: () => openOriginal(collection, id).catch((problem) => toast(problem.message, { kind: 'error' })) }, 'Open the file');
+  return h('button', { type: 'button', class: 'link', onclick: () => openOriginal(collection, id).catch((problem) => toast(wordsOf(problem), { kind: 'error' })) }, 'Open the file');
 }
 
 /** A value of the payload as rows; objects by their parts. */

@@ -46,6 +46,12 @@ export function percentile(p) {
   return `closer than ${shown} %`;
 }
 
+/** What a program says, as a sentence among others. */
+export const sentence = (text) => capital(text).replace(/([^.!?…:])$/, '$1.');
+
+/** What went wrong, and what to do about it. @param {any} problem */
+export const wordsOf = (problem) => [problem.detail || problem.message || problem.title, problem.remedy].filter(Boolean).map(sentence).join(' ');
+
 export const capital = (text) => (text ? text[0].toUpperCase() + text.slice(1) : '');
 
 /** The last part of a path. */
@@ -70,7 +76,7 @@ export function moment(value) {
 /** Job kinds, as a headline. */
 export const jobKind = (kind) => ({
   index: 'Reading pictures', dedup: 'Looking for duplicates', curate: 'Building a data set', export: 'Exporting',
-  snapshot: 'Saving a snapshot', compact: 'Tidying up', reindex: 'Reading again',
+  snapshot: 'Saving a snapshot', compact: 'Giving space back', reindex: 'Reading again',
 })[kind] ?? capital(kind ?? 'Work');
 
 export const jobState = (state) => ({ queued: 'Waiting', running: 'Running', done: 'Done', failed: 'Failed', cancelled: 'Cancelled' })[state] ?? capital(state ?? '');

@@ -176,6 +176,20 @@ impl Layers {
         Ok(())
     }
 
+    /// Whether [`save`](Self::save) would make a new base.
+    pub(crate) fn is_overgrown(&self, alive: &RoaringBitmap) -> bool {
+        self.dead_share(alive) > DEAD_SHARE || self.tail_share() > TAIL_SHARE
+    }
+
+    fn dead_share(&self, alive: &RoaringBitmap) -> f64 {
+        let in_base = alive.rank(u32::try_from(self.base.rows.max(1) - 1).unwrap_or(u32::MAX));
+        self.base.len.saturating_sub(in_base) as f64 / self.base.len.max(1) as f64
+    }
+
+    fn tail_share(&self) -> f64 {
+        self.tail_len() as f64 / self.base.len.max(1) as f64
+    }
+
     /// Writes the tail; or, when it has grown large or many rows have died, a new base.
     pub(crate) fn save(
         &mut self,
@@ -183,13 +197,9 @@ impl Layers {
         vectors: &Rows,
         alive: &RoaringBitmap,
     ) -> Result<()> {
-        let in_base = alive.rank(u32::try_from(self.base.rows.max(1) - 1).unwrap_or(u32::MAX));
-        let dead = self.base.len.saturating_sub(in_base);
-        let in_tail = self.tail_len() as u64;
-        let share = |part: u64| part as f64 / self.base.len.max(1) as f64;
-        if share(dead) > DEAD_SHARE {
+        if self.dead_share(alive) > DEAD_SHARE {
             *self = Self::build(folder, vectors, alive)?;
-        } else if share(in_tail) > TAIL_SHARE {
+        } else if self.tail_share() > TAIL_SHARE {
             let opened = snapshot::open(&base_path(folder), vectors.dim(), Mode::Grow)?;
             *self = match opened {
                 Some((header, graph, _)) => {
@@ -199,6 +209,11 @@ impl Layers {
                 None => Self::build(folder, vectors, alive)?,
             };
         }
+        self.save_tail(folder)
+    }
+
+    /// Writes the tail.
+    pub(crate) fn save_tail(&self, folder: &Path) -> Result<()> {
         if let Some(tail) = &self.tail {
             let tail = tail.read().unwrap_or_else(PoisonError::into_inner);
             let base = Some(self.base.checksum);

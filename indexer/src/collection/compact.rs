@@ -1,11 +1,14 @@
 //! Space given back, and stored vectors kept in another way: both copy what is alive and swap.
 
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
-use super::layout::Collections;
+use super::layout::{Collections, open_parts};
 use super::progress::Progress;
 use super::rewrite::Rewrite;
-use super::{Collection, room};
+use super::{Collection, rewrite, room};
+use crate::catalog::Catalog;
 use crate::error::{IndexerError, Result};
 use crate::manifest::Manifest;
 use crate::vectors::Precision;
@@ -27,6 +30,33 @@ pub struct CompactReport {
     pub bytes_before: u64,
     /// Bytes on disk now.
     pub bytes_after: u64,
+}
+
+/// Data that was replaced while the collection stayed open: searches that began before may still use
+/// it. Left alone, it is removed when the collection is opened the next time.
+#[must_use = "its space is given back by `remove`"]
+#[derive(Debug)]
+pub struct OldData {
+    folder: PathBuf,
+    catalog: Weak<Catalog>,
+}
+
+impl OldData {
+    /// Removes it as soon as no search uses it any more; false when some still do after `longest`.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn remove(self, longest: Duration) -> Result<bool> {
+        let start = Instant::now();
+        while self.catalog.strong_count() > 0 {
+            if start.elapsed() >= longest {
+                return Ok(false);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        rewrite::remove_folder(&self.folder)?;
+        Ok(true)
+    }
 }
 
 /// Choices that can change without computing embeddings again.
@@ -101,12 +131,74 @@ impl Collections {
     }
 }
 
+impl Collection {
+    /// [`Collections::compact`] of a collection that stays open: its readers go on, and see the new
+    /// data when it is there. Commits first. Gives the data that was replaced, if any.
+    ///
+    /// # Errors
+    /// As [`Collections::compact`]; the collection goes on as it was.
+    pub fn compact(
+        &mut self,
+        even_if_none: bool,
+        progress: &mut Progress<'_>,
+    ) -> Result<(CompactReport, Option<OldData>)> {
+        self.commit()?;
+        let bytes_before = room::folder_bytes(&self.folder)?;
+        let images = self.alive.len();
+        let dead_rows = self.meta.rows - images;
+        let report = CompactReport {
+            is_rewritten: dead_rows > 0 || even_if_none,
+            images,
+            dead_rows,
+            bytes_before,
+            bytes_after: bytes_before,
+        };
+        if !report.is_rewritten {
+            return Ok((report, None));
+        }
+        let like = self.manifest.clone();
+        let rewrite = filled(self, &like, progress)?;
+        let manifest = rewrite.swap_beside(&like, self.meta.next_id, self.meta.sequence)?;
+        let old = OldData { folder: self.data_folder(), catalog: Arc::downgrade(&self.catalog) };
+        let lock = Arc::clone(&self.lock);
+        let mut new = match open_parts(&self.name, self.folder.clone(), manifest, lock) {
+            Ok(new) => new,
+            Err(error) => {
+                // Back to the old data, which is still there and goes on.
+                self.write_manifest()?;
+                return Err(error);
+            }
+        };
+        new.reader = self.reader.clone();
+        *self = new;
+        self.publish();
+        let old_bytes = room::folder_bytes(&old.folder)?;
+        let bytes_after = room::folder_bytes(&self.folder)?.saturating_sub(old_bytes);
+        Ok((CompactReport { bytes_after, ..report }, Some(old)))
+    }
+}
+
 /// Copies everything alive to a new data folder, to be kept as `like` says, and swaps.
 fn copy_alive(
     collection: Collection,
     like: &Manifest,
     progress: &mut Progress<'_>,
 ) -> Result<Manifest> {
+    let rewrite = filled(&collection, like, progress)?;
+    let (next_id, sequence) = (collection.meta.next_id, collection.meta.sequence);
+    let lock = Arc::clone(&collection.lock);
+    drop(collection);
+    let manifest = rewrite.swap(like, next_id, sequence)?;
+    drop(lock);
+    Ok(manifest)
+}
+
+/// New data with everything alive, to be kept as `like` says.
+fn filled(
+    collection: &Collection,
+    like: &Manifest,
+    progress: &mut Progress<'_>,
+) -> Result<Rewrite> {
     let images = collection.alive.len();
     let catalog = room::folder_bytes(&collection.data_folder().join("catalog"))?;
     room::require(&collection.folder, room::needed(like, images, catalog))?;
@@ -135,10 +227,5 @@ fn copy_alive(
             ),
         });
     }
-    let (next_id, sequence) = (collection.meta.next_id, collection.meta.sequence);
-    let lock = Arc::clone(&collection.lock);
-    drop((rows, collection));
-    let manifest = rewrite.swap(like, next_id, sequence)?;
-    drop(lock);
-    Ok(manifest)
+    Ok(rewrite)
 }

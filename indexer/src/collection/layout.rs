@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use engine::ModelIdentity;
 
+use super::derive::Derived;
 use super::{Collection, Reader, View, rewrite};
 use crate::ann::Layers;
 use crate::catalog::{Catalog, Pending};
@@ -267,7 +268,7 @@ pub(super) fn manifest_path(folder: &Path) -> PathBuf {
     folder.join("manifest.json")
 }
 
-fn open_parts(
+pub(super) fn open_parts(
     name: &str,
     folder: PathBuf,
     manifest: Manifest,
@@ -319,7 +320,7 @@ fn open_parts(
         _lock: Arc::clone(&lock),
     };
     // A damaged graph, or rows committed just before a crash: the next run makes it good.
-    let derived_is_stale = alive.len() >= manifest.ann_from
+    let is_stale = alive.len() >= manifest.ann_from
         && layers.as_ref().is_none_or(|layers| layers.rows() < meta.rows);
     let mut collection = Collection {
         name,
@@ -328,7 +329,7 @@ fn open_parts(
         catalog,
         vectors,
         meta,
-        derived_is_stale,
+        derived: Derived { is_stale, is_at_work: false },
         alive,
         pending: Pending::default(),
         layers,

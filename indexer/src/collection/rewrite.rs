@@ -172,7 +172,20 @@ impl Rewrite {
     /// `like` says all about it but counts; its background is made anew, and its graphs too if it is
     /// to have them. On failure the old data is as it was, and the new is gone unless it can be
     /// resumed.
-    pub(super) fn swap(mut self, like: &Manifest, next_id: u64, sequence: u64) -> Result<Manifest> {
+    pub(super) fn swap(self, like: &Manifest, next_id: u64, sequence: u64) -> Result<Manifest> {
+        let collection = self.collection.clone();
+        let manifest = self.swap_beside(like, next_id, sequence)?;
+        remove_leftovers(&collection, &manifest)?;
+        Ok(manifest)
+    }
+
+    /// [`swap`](Self::swap) that leaves the old data where it is, which may be open.
+    pub(super) fn swap_beside(
+        mut self,
+        like: &Manifest,
+        next_id: u64,
+        sequence: u64,
+    ) -> Result<Manifest> {
         match self.complete(like, next_id, sequence) {
             Ok(manifest) => self.replace(&manifest).map(|()| manifest),
             Err(error) => {
@@ -216,8 +229,7 @@ impl Rewrite {
         let data = collection.join(&manifest.data);
         std::fs::rename(&folder, &data).io("rename", &data)?;
         sync_folder(&collection)?;
-        manifest.write(&manifest_path(&collection))?;
-        remove_leftovers(&collection, manifest)
+        manifest.write(&manifest_path(&collection))
     }
 }
 

@@ -1,6 +1,5 @@
 //! The wanted entries of one block: read, recognised or embedded, and noted.
 
-use std::collections::HashSet;
 use std::path::PathBuf;
 
 use engine::decode::DecodeOptions;
@@ -12,9 +11,8 @@ use super::{IngestEvent, Run};
 use crate::collection::NewImage;
 use crate::error::{IndexerError, Result};
 use crate::id::{ContentHash, ImageId};
-use crate::locator::Locator;
 use crate::metadata::merge;
-use crate::pipeline::{self, Picture, Skipped, Step};
+use crate::pipeline::{self, Given, Picture, Skipped, Step};
 use crate::record::{Failure, FileStamp, Payload, Record};
 use crate::source::{Content, Entry, Loaded, Source, VectorRow};
 
@@ -32,8 +30,8 @@ enum Kind {
     Picture(Picture),
     /// With its vector already.
     Vector(Picture, Embedding),
-    /// Its content is that of an image that is known, or was.
-    Known(ContentHash),
+    /// Its content is that of this image, as it was known.
+    Known(ImageId, Box<Record>),
     Skipped(Skipped),
 }
 
@@ -52,7 +50,7 @@ impl Run<'_> {
         let embedder = self.embedder;
         let decode = embedder.map(|embedder| embedder.decode_options()).unwrap_or_default();
         let cancel = self.cancel;
-        let known = Recognise { priors, gone: gone.contents(), reader: self.collection.reader() };
+        let known = Recognise { reader: self.collection.reader() };
         let metadata = self.metadata;
         let prepare = |loaded: Loaded| {
             let Loaded { entry, content } = loaded;
@@ -73,9 +71,13 @@ impl Run<'_> {
             None => Ok(Vec::new()),
         };
         let loads = source.load(wanted, decode.limits.max_bytes, cancel);
-        pipeline::stream(loads, cancel, &prepare, &compute, &mut |outcome, output| {
-            self.take(outcome, output, priors, gone)?;
-            self.commit_if_due()
+        pipeline::stream(loads, cancel, &prepare, &compute, &mut |given| {
+            if let Given::Item(outcome, output) = given {
+                self.take(outcome, output, priors, gone)?;
+                self.commit_if_due()?;
+            }
+            self.between();
+            Ok(())
         })
     }
 
@@ -88,7 +90,14 @@ impl Run<'_> {
         gone: &mut Gone,
     ) -> Result<()> {
         let Outcome { entry, stamp, payload, kind } = outcome;
-        let prior = priors.get(&entry.locator);
+        let prior = match priors.get(&entry.locator) {
+            // As it is by now.
+            Some((id, _)) => match self.collection.record(*id)? {
+                Some(record) => Some((*id, record)),
+                None => return self.leave(),
+            },
+            None => None,
+        };
         let skip = |reason: String| {
             let path = entry.locator.to_path();
             Skipped { path, reason, not_a_picture: false }
@@ -105,26 +114,26 @@ impl Run<'_> {
             }
             (Kind::Picture(picture), Some(Ok(embedding))) => (picture, embedding),
             (Kind::Vector(picture, embedding), _) => (picture, embedding),
-            (Kind::Known(sha256), _) => {
-                if let Some((id, record)) = prior.filter(|(_, record)| record.sha256 == sha256) {
-                    return self.touch(*id, record, &entry, stamp, payload);
-                }
-                if prior.is_none()
-                    && let Some((id, record)) = gone.found(&sha256)
-                {
-                    return self.relocate(id, record, entry, stamp, payload);
-                }
-                match self.copy(&sha256)? {
-                    Some(copied) => {
-                        self.report.copied += 1;
-                        copied
+            (Kind::Known(original, known), _) => {
+                match prior {
+                    Some((id, record)) if record.sha256 == known.sha256 => {
+                        return self.touch(id, record, &entry, stamp, payload);
                     }
-                    // It was there a moment ago, and somebody else cannot have removed it.
                     None => {
-                        let skipped = skip("its copy is not known any more; run again".to_owned());
-                        return self.fail(entry, stamp, skipped);
+                        if let Some((id, _)) = gone.found(&known.sha256) {
+                            return match self.collection.record(id)? {
+                                Some(record) => self.relocate(id, record, entry, stamp, payload),
+                                None => self.leave(),
+                            };
+                        }
                     }
+                    Some(_) => {}
                 }
+                self.report.copied += 1;
+                // A row stays where it is, even if its image was removed meanwhile.
+                let embedding = self.collection.embedding(original, &known)?;
+                let Record { sha256, width, height, warning, .. } = *known;
+                (Picture { sha256, width, height, warning }, embedding)
             }
         };
         let payload = match merge(&Payload::new(), payload) {
@@ -158,20 +167,27 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// The image of a file was removed while the run went on: the file is left alone, as if it had
+    /// been removed afterwards. The next run finds it as new.
+    fn leave(&mut self) -> Result<()> {
+        (self.on_event)(IngestEvent::Done);
+        Ok(())
+    }
+
     /// The file is another, its content is not.
     fn touch(
         &mut self,
         id: ImageId,
-        record: &Record,
+        record: Record,
         entry: &Entry,
         stamp: FileStamp,
         payload: Payload,
     ) -> Result<()> {
-        let payload = self.merged(record, payload, entry);
+        let payload = self.merged(&record, payload, entry);
         if payload != record.payload {
             self.report.payload_updated += 1;
         }
-        let record = Record { payload, ..record.clone() };
+        let record = Record { payload, ..record };
         self.collection.touch(id, record, stamp)?;
         self.report.unchanged += 1;
         (self.on_event)(IngestEvent::Done);
@@ -204,17 +220,6 @@ impl Run<'_> {
                 record.payload.clone()
             }
         }
-    }
-
-    /// Picture and vector of a committed image with this content.
-    fn copy(&self, sha256: &ContentHash) -> Result<Option<(Picture, Embedding)>> {
-        // The committed record: one that was replaced meanwhile has another row.
-        let view = self.collection.view();
-        let Some(id) = view.first_with_content(sha256)? else { return Ok(None) };
-        let Some(record) = view.record(id)? else { return Ok(None) };
-        let embedding = self.collection.embedding(id, &record)?;
-        let Record { width, height, warning, .. } = record;
-        Ok(Some((Picture { sha256: sha256.clone(), width, height, warning }, embedding)))
     }
 
     /// Brings the payload of an image up to date whose file has not changed.
@@ -276,19 +281,18 @@ impl Run<'_> {
     }
 }
 
-/// What tells that a content need not be decoded.
-struct Recognise<'a> {
-    priors: &'a Priors,
-    gone: HashSet<ContentHash>,
+/// What tells that a content need not be decoded: that of a committed image.
+struct Recognise {
     reader: crate::collection::Reader,
 }
 
-impl Recognise<'_> {
-    fn knows(&self, path: &Locator, sha256: &ContentHash) -> Result<bool> {
-        let prior = self.priors.get(path).is_some_and(|(_, record)| record.sha256 == *sha256);
-        Ok(prior
-            || self.gone.contains(sha256)
-            || self.reader.view().first_with_content(sha256)?.is_some())
+impl Recognise {
+    fn find(&self, sha256: &ContentHash) -> Result<Option<(ImageId, Record)>> {
+        let view = self.reader.view();
+        let Some(id) = view.first_with_content(sha256)? else { return Ok(None) };
+        // Between the two it may have been removed, or its file replaced.
+        let record = view.record(id)?.filter(|record| record.sha256 == *sha256);
+        Ok(record.map(|record| (id, record)))
     }
 }
 
@@ -298,7 +302,7 @@ struct Work<'a> {
     path: PathBuf,
     metadata: &'a crate::metadata::Metadata,
     decode: &'a DecodeOptions,
-    known: &'a Recognise<'a>,
+    known: &'a Recognise,
 }
 
 struct Prepared {
@@ -330,9 +334,11 @@ impl Work<'_> {
         let mut payload = self.metadata.of_bytes(&bytes);
         payload.append(&mut self.entry.payload);
         payload.extend(self.metadata.of(&self.entry.locator, &sha256).map_err(skipped)?);
-        let known = self.known.knows(&self.entry.locator, &sha256);
-        if known.map_err(|error: IndexerError| skipped(error.to_string()))? {
-            return Ok(Prepared { kind: Kind::Known(sha256), stamp, payload, pixels: None });
+        let known = self.known.find(&sha256);
+        let known = known.map_err(|error: IndexerError| skipped(error.to_string()))?;
+        if let Some((id, record)) = known {
+            let kind = Kind::Known(id, Box::new(record));
+            return Ok(Prepared { kind, stamp, payload, pixels: None });
         }
         let Some(embedder) = embedder else {
             return Err(skipped("there is no model to embed it with".to_owned()));

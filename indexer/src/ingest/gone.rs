@@ -110,11 +110,6 @@ impl Gone {
         Ok(new)
     }
 
-    /// Contents that may turn up elsewhere.
-    pub(super) fn contents(&self) -> std::collections::HashSet<ContentHash> {
-        self.by_content.keys().cloned().collect()
-    }
-
     /// Whether an image of this size, in bytes, may turn up elsewhere.
     pub(super) fn has_size(&self, size: u64) -> bool {
         self.by_content.values().flatten().any(|(_, record)| record.stamp.size == size)

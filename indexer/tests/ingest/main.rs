@@ -1,5 +1,6 @@
 //! Sources into collections. One binary, so that everything links once.
 
+mod between;
 mod embeddings;
 mod guarded;
 mod incremental;

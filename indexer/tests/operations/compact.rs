@@ -120,3 +120,57 @@ fn stored_vectors_are_kept_otherwise_without_a_model() {
     assert!(error(change(Some(Precision::F32), None)).contains("cannot become more exact"));
     assert_eq!(case.open().manifest().precision, Precision::F16);
 }
+
+#[test]
+fn a_collection_is_compacted_while_it_is_searched() {
+    let case = Case::new();
+    let mut collection = case.open();
+    let (before, reader, view) = (state(&collection), collection.reader(), collection.view());
+    let found = collection.search(&embedding(7), 3).expect("search");
+    let compacted = case.with(|progress| collection.compact(false, progress));
+    let (report, old) = compacted.expect("compact");
+    let old = old.expect("old data");
+    assert_eq!((report.images, report.dead_rows, report.is_rewritten), (25, 25, true));
+    assert!(report.bytes_after < report.bytes_before, "{report:?}");
+    // Those who began before see what there was, everybody else the same in less space.
+    assert_eq!((view.rows(), reader.view().rows()), (50, 25));
+    assert!(reader.view().sequence() > view.sequence(), "filters and cursors are of another state");
+    assert!(view.vector(49, view.id_of(49).expect("id")).is_ok());
+    assert!(!old.remove(std::time::Duration::ZERO).expect("in use"), "the view uses it");
+    assert!(case.folder().join("data-000001").exists());
+    drop(view);
+    assert_eq!(state(&collection), before);
+    let now = collection.search(&embedding(7), 3).expect("search");
+    let what = |hits: &[indexer::Hit]| hits.iter().map(|hit| hit.id).collect::<Vec<_>>();
+    assert_eq!(what(&now), what(&found));
+    // It is written to as before, and what was written is there when it is opened again.
+    assert_eq!(put(&mut collection, 77, 77), ImageId(30));
+    let nothing = case.with(|progress| collection.compact(false, progress)).expect("compact");
+    assert!(!nothing.0.is_rewritten && nothing.1.is_none());
+    let after = state(&collection);
+    drop((collection, reader, now, found));
+    assert_eq!(state(&case.open()), after);
+    assert!(!case.folder().join("data-000001").exists(), "left alone, it goes with the next open");
+    case.assert_sound("c");
+
+    let mut collection = case.open();
+    assert!(collection.remove(ImageId(0)).expect("remove"));
+    let compacted = case.with(|progress| collection.compact(false, progress));
+    let old = compacted.expect("compact").1.expect("old data");
+    assert!(old.remove(std::time::Duration::from_secs(60)).expect("removed"));
+    assert!(!case.folder().join("data-000002").exists());
+}
+
+#[test]
+fn stopping_leaves_an_open_collection_as_it_was() {
+    let case = Case::new();
+    let mut collection = case.open();
+    let before = state(&collection);
+    let stopped = case.stopped_at("copying images", |progress| collection.compact(true, progress));
+    assert!(error(stopped).contains("stopped; the collection is as it was"));
+    assert_eq!(state(&collection), before);
+    put(&mut collection, 78, 78);
+    drop(collection);
+    case.assert_sound("c");
+    assert_eq!(case.open().len(), 26);
+}

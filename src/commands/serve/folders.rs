@@ -6,7 +6,7 @@ use std::sync::Arc;
 use indexer::metadata::Metadata;
 use indexer::source::SourceOptions;
 use indexer::watch::{Batch, Watch, WatchTiming};
-use indexer::{IngestOptions, IngestReport, ingest_sources};
+use indexer::{IngestEvent, IngestOptions, IngestReport, ingest_sources};
 use web::AppState;
 use web::shelf::Served;
 
@@ -101,14 +101,22 @@ fn bring_in(
     let options = IngestOptions::default();
     let nothing = Metadata::none();
     let cancel = &CANCELLED;
+    let attending = served.attending();
+    let mut on_event = |event: IngestEvent<'_>| {
+        if let IngestEvent::Between(collection) = event {
+            served.attend(collection);
+        }
+    };
     let report = ingest_sources(
         &mut collection,
         &*model,
         &mut sources,
         &nothing,
         options,
-        &mut |_| {},
+        &mut on_event,
         cancel,
-    )?;
-    Ok(report)
+    );
+    drop(attending);
+    served.written(&collection);
+    Ok(report?)
 }

@@ -122,7 +122,12 @@ async function collections(state, request, response, [, name, what, id, leaf], p
   if (!what) json(response, { ...short(c), payload_fields: c.items.length ? fields(c) : [] });
   else if (what === 'search') await search(state, request, response, c);
   else if (what === 'count') json(response, await countOf(state, request, c));
-  else if (what === 'images' && id) oneImage(c, response, state, id, leaf, params, base);
+  else if (what === 'images' && id && request.method === 'DELETE') {
+    c.items = c.items.filter((item) => item.id !== Number(id));
+    c.sequence += 1;
+    response.writeHead(204);
+    response.end();
+  } else if (what === 'images' && id) oneImage(c, response, state, id, leaf, params, base);
   else if (what === 'images' && request.method === 'POST') await add(state, request, response, c, base);
   else if (what === 'images') {
     const all = filtered(c, params.get('filter'));

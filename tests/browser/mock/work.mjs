@@ -61,7 +61,15 @@ function report(c, base) {
   return groups;
 }
 
-const totals = (groups) => ({ groups: groups.length, images: groups.reduce((n, g) => n + g.members.length, 0), by_kind: groups.reduce((by, g) => ({ ...by, [g.kind]: (by[g.kind] ?? 0) + 1 }), {}) });
+function totals(groups) {
+  const tally = (of) => groups.reduce((by, g) => ({ ...by, [g.kind]: (by[g.kind] ?? 0) + of(g) }), {});
+  const going = groups.filter((g) => g.decided === 'kept').flatMap((g) => g.members.filter((m) => g.remove.includes(m.id)));
+  const pending = (g) => Number(g.decided === 'pending');
+  return {
+    groups: groups.length, images: groups.reduce((n, g) => n + g.members.length, 0), by_kind: tally(() => 1), pending: groups.filter(pending).length, pending_by_kind: tally(pending),
+    going: going.length, going_bytes: going.reduce((n, m) => n + (m.bytes ?? 0), 0),
+  };
+}
 
 function run(state, name, pool, seeds) {
   const c = state.collections.get(pool);
@@ -96,11 +104,16 @@ function review(r) {
 }
 
 export const work = {
-  index: (state, total) => job(state, 'index', 'photos', total, { step: Math.max(1, Math.ceil(total / 100)), failed: [{ path: '/pictures/broken.jpg', reason: 'The file ends too early.' }, { path: '/pictures/notes.heic', reason: 'HEIC needs a build with libheif.' }] }),
+  index: (state, total) => job(state, 'index', 'photos', total, { step: Math.max(1, Math.ceil(total / 800)), failed: [{ path: '/pictures/broken.jpg', reason: 'The file ends too early.' }, { path: '/pictures/notes.heic', reason: 'HEIC needs a build with libheif.' }] }),
 
   /** Addresses below a collection. */
   async collection(state, request, response, c, [what, id, leaf], params, base) {
     if (what === 'index') { json(response, job(state, 'index', c.name, 400, { failed: [{ path: '/pictures/broken.jpg', reason: 'The file ends too early.' }] }), 202); return true; }
+    if (what === 'stats') { json(response, { name: c.name, images: c.items.length, rows: c.items.length + (c.dead ?? 0), dead_rows: c.dead ?? 0, bytes: { vectors: 800 * (c.items.length + (c.dead ?? 0)) } }); return true; }
+    if (what === 'compact') {
+      json(response, job(state, 'compact', c.name, c.items.length, { message: 'copying images', result: () => { const dead = c.dead ?? 0; c.dead = 0; return { rewritten: dead > 0, images: c.items.length, dead_rows: dead, bytes_before: 800 * (c.items.length + dead), bytes_after: 800 * c.items.length }; } }), 202);
+      return true;
+    }
     if (what !== 'dedup') return false;
     if (!id) {
       const name = `r${state.reports.size + 1}`;
@@ -122,12 +135,15 @@ export const work = {
       else {
         c.items = c.items.filter((item) => !ids.includes(item.id));
         c.sequence += 1;
+        c.dead = (c.dead ?? 0) + ids.length;
         for (const g of groups) if (g.decided === 'kept') g.decided = 'removed';
         json(response, { removed: ids.length, bytes });
       }
     } else {
-      const kind = params.get('kind');
-      json(response, { groups: groups.filter((g) => !kind || g.kind === kind), next_cursor: null, totals: totals(groups) });
+      const kinds = (params.get('kind') ?? '').split(',').filter(Boolean);
+      const limit = Math.min(Number(params.get('limit') ?? 50), state.extra.page ?? 200);
+      const rest = groups.filter((g) => g.id >= Number(params.get('cursor') ?? 0) && (!kinds.length || kinds.includes(g.kind)));
+      json(response, { groups: rest.slice(0, limit), next_cursor: rest.length > limit ? String(rest[limit].id) : null, totals: totals(groups) });
     }
     return true;
   },

@@ -75,6 +75,7 @@ mod tests {
             ("POST", "/api/v1/runs", Needs(Role::Write)),
             ("POST", "/api/v1/collections", Needs(Role::Admin)),
             ("POST", "/api/v1/collections/a/snapshot", Needs(Role::Admin)),
+            ("POST", "/api/v1/collections/a/compact", Needs(Role::Admin)),
             ("DELETE", "/api/v1/collections/a", Needs(Role::Admin)),
             ("POST", "/api/v1/collections/a/%73earch", Needs(Role::Write)),
             ("POST", "/api/v1/anything/else", Needs(Role::Write)),

@@ -72,7 +72,9 @@ fn run(
     context.stage("listing files", None);
     let mut sources = source::open(sources, &SourceOptions::default())?;
     let mut has_begun = false;
+    let attending = served.attending();
     let mut on_event = |event: IngestEvent<'_>| match event {
+        IngestEvent::Between(collection) => served.attend(collection),
         IngestEvent::Listed { to_read } => {
             if !std::mem::replace(&mut has_begun, true) {
                 context.stage("reading pictures", Some(0));
@@ -95,7 +97,10 @@ fn run(
         IngestOptions::default(),
         &mut on_event,
         context.cancel(),
-    )?;
+    );
+    drop(attending);
+    served.written(&collection);
+    let report = report?;
     if report.cancelled {
         return Err(Ended::Cancelled);
     }

@@ -287,7 +287,7 @@ struct StatsAnswer {
     failed: u64,
     /// Embeddings on disk, those of no image counted.
     rows: u64,
-    /// Embeddings of images that were removed or replaced; `akin collection compact` drops them.
+    /// Embeddings of images that were removed or replaced; compacting drops them.
     dead_rows: u64,
     /// How exactly embeddings are kept.
     precision: String,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use axum::Json as Answered;
 use axum::extract::State;
 use indexer::dedup::NotDuplicates;
-use indexer::{ContentHash, ImageId};
+use indexer::{Collection, ContentHash, ImageId, Record};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -15,7 +15,9 @@ use super::paging::{cursor, limit};
 use crate::extract::{Json, Path, Query};
 use crate::items::Item;
 use crate::problem::{Answer, Code, Problem, ProblemBody};
-use crate::reports::{Action, Decided, Decision, GroupKind, Report, StoredGroup, StoredMember};
+use crate::reports::{
+    Action, Decided, Decision, GroupKind, Journal, Report, StoredGroup, StoredMember,
+};
 use crate::shelf::Served;
 use crate::state::AppState;
 
@@ -34,9 +36,28 @@ struct Page {
     /// Groups wanted, 1 to 200; by default 50.
     #[param(minimum = 1, maximum = 200)]
     limit: Option<usize>,
-    /// Only groups of this kind.
-    #[param(inline)]
-    kind: Option<GroupKind>,
+    /// Only groups of these kinds, with commas between: `same_file`, `edited`, `similar`,
+    /// `same_subject`. A cursor goes on with the same kinds.
+    #[param(
+        pattern = "^((same_file|edited|similar|same_subject)(,(same_file|edited|similar|same_subject))*)?$"
+    )]
+    kind: Option<String>,
+}
+
+/// The kinds that are named; all when none is.
+fn kinds(named: Option<&str>) -> Answer<BTreeSet<GroupKind>> {
+    let Some(named) = named.filter(|named| !named.is_empty()) else {
+        return Ok(GroupKind::ALL.into());
+    };
+    let find = |word: &str| {
+        let kind = GroupKind::ALL.into_iter().find(|kind| kind.word() == word);
+        kind.ok_or_else(|| {
+            let known = GroupKind::ALL.map(GroupKind::word).join(", ");
+            let detail = format!("`{word}` is no kind of duplicates; there are {known}");
+            Problem::new(Code::BadRequest, detail.clone()).field("kind", detail)
+        })
+    };
+    named.split(',').map(find).collect()
 }
 
 /// A page of a report.
@@ -66,6 +87,13 @@ struct Totals {
     by_kind: BTreeMap<GroupKind, usize>,
     /// Groups about which nothing is decided.
     pending: usize,
+    /// Of those, groups by kind.
+    #[schema(value_type = std::collections::BTreeMap<String, usize>)]
+    pending_by_kind: BTreeMap<GroupKind, usize>,
+    /// Images that go when the report is applied, as it stands; of all kinds.
+    going: usize,
+    /// Bytes of their files when the report was made.
+    going_bytes: u64,
 }
 
 /// Images that are duplicates of each other, or may be.
@@ -121,10 +149,11 @@ async fn show(
 ) -> Answer<Answered<GroupsAnswer>> {
     let served = state.collection(&name).await?;
     let (first, limit) = (cursor(page.cursor.as_deref())?, limit(page.limit, 50, 200)?);
+    let kinds = kinds(page.kind.as_deref())?;
     let of = state.clone();
     let look = move || {
         let (report, journal) = of.reports.open(served.name(), &report)?;
-        let wanted = |(_, group): &(usize, &StoredGroup)| page.kind.is_none_or(|k| k == group.kind);
+        let wanted = |(_, group): &(usize, &StoredGroup)| kinds.contains(&group.kind);
         let first = usize::try_from(first).unwrap_or(usize::MAX);
         let mut rest = report.groups.iter().enumerate().skip(first).filter(wanted);
         let mut groups = Vec::new();
@@ -140,25 +169,34 @@ async fn show(
             groups.push(GroupBody { id: number, kind, keep, members, decided, remove });
         }
         let next_cursor = rest.next().map(|(number, _)| number.to_string());
-        let decided = |number: usize| journal.decided(number);
-        let totals = totals(&report, decided);
+        let totals = totals(&report, &journal);
         let Report { threshold, verified, .. } = *report;
         Ok(GroupsAnswer { groups, next_cursor, totals, threshold, verified })
     };
     state.searchers.run(look).await.map(Answered)
 }
 
-fn totals(report: &Report, decided: impl Fn(usize) -> Decided) -> Totals {
-    let mut by_kind = BTreeMap::new();
-    for group in &report.groups {
+fn totals(report: &Report, journal: &Journal) -> Totals {
+    let (mut by_kind, mut pending_by_kind) = (BTreeMap::new(), BTreeMap::new());
+    for (number, group) in report.groups.iter().enumerate() {
         *by_kind.entry(group.kind).or_default() += 1;
+        let pending = pending_by_kind.entry(group.kind).or_default();
+        *pending += usize::from(journal.decided(number) == Decided::Pending);
     }
-    let groups = report.groups.len();
+    let mut going = BTreeMap::new();
+    for (number, remove) in journal.to_remove() {
+        let Some(group) = report.groups.get(number) else { continue };
+        let members = group.members.iter().filter(|member| remove.contains(&member.id));
+        going.extend(members.map(|member| (member.id, member.bytes)));
+    }
     Totals {
-        groups,
+        groups: report.groups.len(),
         images: report.groups.iter().map(|group| group.members.len()).sum(),
         by_kind,
-        pending: (0..groups).filter(|&number| decided(number) == Decided::Pending).count(),
+        pending: pending_by_kind.values().sum(),
+        pending_by_kind,
+        going: going.len(),
+        going_bytes: going.values().sum(),
     }
 }
 
@@ -402,50 +440,76 @@ async fn apply(
     Json(body): Json<ApplyBody>,
 ) -> Answer<Answered<ApplyAnswer>> {
     let served = state.collection(&name).await?;
-    let writer = match body.dry_run {
-        true => None,
-        false => Some(served.write().await?),
-    };
     let of = state.clone();
-    let work = move || {
-        let _writing = of.reports.writing();
-        let (report, mut journal) = of.reports.open(served.name(), &report)?;
-        let view = served.view();
-        let (mut ids, mut bytes, mut groups) = (BTreeSet::new(), 0, Vec::new());
-        // Where all stay, nothing goes, now or later.
-        let some_go = |(_, remove): &(usize, &[u64])| !remove.is_empty();
-        for (number, remove) in journal.to_remove().into_iter().filter(some_go) {
-            groups.push(number);
-            for &id in remove {
-                let expected = report.groups.get(number).and_then(|group| group.member(id));
-                let record = view.record(ImageId(id))?;
-                if let (Some(expected), Some(record)) = (expected, record)
-                    && record.sha256.as_str() == expected.sha256
-                    && ids.insert(id)
-                {
-                    bytes += record.stamp.size;
-                }
-            }
-        }
-        let Some(mut collection) = writer else {
-            let would_remove = Some(ids.into_iter().collect());
-            return Ok(ApplyAnswer { would_remove, removed: None, bytes });
+    if body.dry_run {
+        let look = move || {
+            let view = served.view();
+            let going = of.going(served.name(), &report, &|id| Ok(view.record(id)?))?;
+            let would_remove = Some(going.ids.into_iter().collect());
+            Ok(ApplyAnswer { would_remove, removed: None, bytes: going.bytes })
         };
-        for &id in &ids {
+        return state.searchers.run(look).await.map(Answered);
+    }
+    let (name, journal_of, at) = (served.name().to_owned(), state.clone(), report.clone());
+    let note = move |collection: &mut Collection| {
+        let going = of.going(collection.name(), &report, &|id| Ok(collection.record(id)?))?;
+        for &id in &going.ids {
             collection.remove(ImageId(id))?;
         }
-        collection.finish()?;
+        Ok(going)
+    };
+    let settle = move |going: Going, _: &Collection| {
+        let _writing = journal_of.reports.writing();
+        let (_, mut journal) = journal_of.reports.open(&name, &at)?;
         let removed = |group| Decision {
             group,
             action: Action::Removed,
             remove: Vec::new(),
             pairs: Vec::new(),
         };
-        let decisions = groups.into_iter().map(removed).collect();
+        let decisions = going.groups.into_iter().map(removed).collect();
         journal.add(decisions).map_err(Problem::internal)?;
-        Ok(ApplyAnswer { would_remove: None, removed: Some(ids.len()), bytes })
+        Ok(ApplyAnswer { would_remove: None, removed: Some(going.ids.len()), bytes: going.bytes })
     };
-    state.searchers.run(work).await.map(Answered)
+    served.change(&state.searchers, note, settle).await.map(Answered)
+}
+
+/// What goes when a report is applied.
+struct Going {
+    /// Images that are still as the report says.
+    ids: BTreeSet<u64>,
+    /// Bytes of their files.
+    bytes: u64,
+    /// Groups they are in.
+    groups: Vec<usize>,
+}
+
+impl AppState {
+    fn going(
+        &self,
+        collection: &str,
+        report: &str,
+        record: &dyn Fn(ImageId) -> Answer<Option<Record>>,
+    ) -> Answer<Going> {
+        let _writing = self.reports.writing();
+        let (report, journal) = self.reports.open(collection, report)?;
+        let mut going = Going { ids: BTreeSet::new(), bytes: 0, groups: Vec::new() };
+        // Where all stay, nothing goes, now or later.
+        let some_go = |(_, remove): &(usize, &[u64])| !remove.is_empty();
+        for (number, remove) in journal.to_remove().into_iter().filter(some_go) {
+            going.groups.push(number);
+            for &id in remove {
+                let expected = report.groups.get(number).and_then(|group| group.member(id));
+                if let (Some(expected), Some(record)) = (expected, record(ImageId(id))?)
+                    && record.sha256.as_str() == expected.sha256
+                    && going.ids.insert(id)
+                {
+                    going.bytes += record.stamp.size;
+                }
+            }
+        }
+        Ok(going)
+    }
 }
 
 #[cfg(test)]

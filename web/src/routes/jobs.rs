@@ -37,6 +37,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(start_index))
         .routes(routes!(start_dedup))
         .routes(routes!(start_snapshot))
+        .routes(routes!(start_compact))
 }
 
 /// Jobs since the server was started.
@@ -219,10 +220,32 @@ async fn start_snapshot(
     accepted(state.snapshot(served))
 }
 
+/// Give back the space of removed images
+///
+/// Copies what is there beside the old, and swaps: both need room meanwhile. Searches go on; changes of
+/// images are `busy` while it is at work. Cancelled, it leaves the collection as it was. It does
+/// nothing where no image was removed or replaced.
+#[utoipa::path(
+    post, path = "/collections/{name}/compact", tag = "collections", operation_id = "compact",
+    params(("name" = String, Path, description = "Collection")),
+    responses(
+        (status = 202, description = "The job that does it", body = Job),
+        (status = "4XX", description = "Not answered", body = ProblemBody, content_type = "application/problem+json"),
+        (status = "5XX", description = "Failed", body = ProblemBody, content_type = "application/problem+json"),
+    ),
+)]
+async fn start_compact(
+    State(state): State<AppState>,
+    Path(name): Path<String>,
+) -> Answer<(StatusCode, Answered<Job>)> {
+    let served = state.collection(&name).await?;
+    accepted(state.compact(served))
+}
+
 /// What to answer when a job was taken.
 pub(super) fn accepted(job: Answer<Job>) -> Answer<(StatusCode, Answered<Job>)> {
     job.map(|job| (StatusCode::ACCEPTED, Answered(job)))
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+mod tests;

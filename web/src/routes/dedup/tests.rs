@@ -1,7 +1,8 @@
+use indexer::dedup::DedupReport;
 use serde_json::{Value, json};
 
-use crate::routes::jobs::tests::over;
-use crate::testing::{Server, picture};
+use crate::reports::{GroupKind, Report, StoredGroup, StoredMember};
+use crate::testing::{Server, over, picture};
 
 /// Four pictures, and a copy of the first two.
 async fn server() -> (Server, String) {
@@ -113,11 +114,80 @@ async fn what_makes_no_sense_is_refused() {
     for path in [at("000000000000", ""), at("..%2f..%2fkeys.json", ""), at("x", "")] {
         assert_eq!(server.get(&path).await.status, 404, "{path}");
     }
-    for query in ["?cursor=x", "?limit=0", "?limit=201", "?kind=none", "?cursor=-1"] {
+    for query in [
+        "?cursor=x",
+        "?limit=0",
+        "?limit=201",
+        "?kind=none",
+        "?kind=similar,",
+        "?kind=similar,no",
+        "?cursor=-1",
+    ] {
         assert_eq!(server.get(&at(&report, query)).await.status, 400, "{query}");
     }
     let one = server.get(&at(&report, "?limit=1")).await.json();
     let next = one["next_cursor"].as_str().expect("more");
     let two = server.get(&at(&report, &format!("?limit=1&cursor={next}"))).await.json();
     assert_eq!((&two["groups"][0]["id"], &two["next_cursor"]), (&json!(1), &Value::Null));
+}
+
+#[tokio::test]
+async fn kinds_are_left_out_and_pages_go_on_without_them() {
+    let server = Server::with_pictures(4);
+    let member = |id: u64, kind: GroupKind| StoredMember {
+        id,
+        sha256: format!("{id:064}"),
+        path: format!("/{id}.png"),
+        width: 1,
+        height: 1,
+        bytes: 1,
+        similarity: 0.9,
+        kind,
+    };
+    let mut report = Report::new("photos", 0.5, true, &DedupReport::default());
+    // Groups 0, 4, 8 are equal files, 1, 5, 9 edited, and so on.
+    for number in 0..12 {
+        let kind = GroupKind::ALL[number % 4];
+        let members = vec![member(0, kind), member(1, kind)];
+        report.groups.push(StoredGroup { kind, members });
+    }
+    let report = server.state.reports.keep(&report).expect("kept");
+    for (kinds, expected) in [
+        ("", (0..12).collect::<Vec<u64>>()),
+        ("same_file,edited,similar", (0..12).filter(|n| n % 4 != 3).collect()),
+        ("edited", vec![1, 5, 9]),
+        ("same_subject,same_file", vec![0, 3, 4, 7, 8, 11]),
+    ] {
+        let (mut seen, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let query = format!("?limit=2&kind={kinds}&cursor={cursor}");
+            let page = server.get(&at(&report, &query)).await.json();
+            let groups = page["groups"].as_array().expect("groups");
+            assert!((1..=2).contains(&groups.len()), "no page is empty: {page}");
+            seen.extend(groups.iter().map(|group| group["id"].as_u64().expect("id")));
+            match page["next_cursor"].as_str() {
+                Some(next) => cursor = next.to_owned(),
+                None => break,
+            }
+        }
+        assert_eq!(seen, expected, "{kinds}");
+    }
+    // Groups keep their numbers, so that decisions are about the same one whatever is left out.
+    let decision = json!({"group": 9, "action": "keep", "keep": [1]});
+    assert_eq!(
+        server.post(&at(&report, "/decisions"), &decision).await.json()["remove"],
+        json!([0])
+    );
+    let page = server.get(&at(&report, "?kind=edited&limit=1&cursor=6")).await.json();
+    assert_eq!(
+        (&page["groups"][0]["id"], &page["groups"][0]["decided"]),
+        (&json!(9), &json!("kept"))
+    );
+    let totals = &page["totals"];
+    assert_eq!((&totals["groups"], &totals["pending"]), (&json!(12), &json!(11)));
+    assert_eq!(totals["by_kind"]["edited"], 3);
+    assert_eq!(
+        totals["pending_by_kind"],
+        json!({"same_file": 3, "edited": 2, "similar": 3, "same_subject": 3})
+    );
 }

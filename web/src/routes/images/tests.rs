@@ -209,7 +209,8 @@ async fn what_cannot_be_added_or_changed_leaves_nothing_behind() {
 async fn searches_go_on_while_a_writer_is_at_work() {
     let server = Server::with_pictures(2);
     let served = server.state.collection("photos").await.expect("served");
-    let writer = served.write().await.expect("the writer");
+    let held = std::sync::Arc::clone(&served);
+    let writer = tokio::task::spawn_blocking(move || held.write_blocking()).await.expect("joined");
     let file = png(50);
     let found =
         server.form("/api/v1/collections/photos/search", &[("image", Some("x"), &file)]).await;

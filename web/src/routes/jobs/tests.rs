@@ -7,17 +7,7 @@ use serde_json::{Value, json};
 use tower::ServiceExt;
 
 use crate::options::Options;
-use crate::testing::{Server, picture};
-
-/// Waits for a job; what it is then.
-pub async fn over(server: &Server, id: &Value) -> Value {
-    let id = id.as_str().expect("an id");
-    let mut watched = server.state.jobs.watch(id).expect("there");
-    while !watched.job().is_over() {
-        watched.changed().await;
-    }
-    server.get(&format!("/api/v1/jobs/{id}")).await.json()
-}
+use crate::testing::{Server, over, picture};
 
 #[tokio::test]
 async fn folders_below_a_root_are_indexed_while_searches_go_on() {
@@ -74,4 +64,34 @@ async fn a_job_is_watched_to_its_end() {
         .json("DELETE", &format!("/api/v1/jobs/{}", last["id"].as_str().expect("id")), &json!({}))
         .await;
     assert_eq!((late.status.as_u16(), late.code().as_str()), (409, "conflict"));
+}
+
+#[tokio::test]
+async fn a_collection_is_compacted_while_it_is_searched() {
+    let server = Server::with_pictures(9);
+    let path = "/api/v1/collections/photos";
+    for id in [2, 5] {
+        let gone = server.json("DELETE", &format!("{path}/images/{id}"), &json!(null)).await;
+        assert_eq!(gone.status, 204);
+    }
+    let asked = json!({"id": 3, "k": 20, "filter": "width = 120"});
+    let before = server.post(&format!("{path}/search"), &asked).await.json();
+    let taken = server.post(&format!("{path}/compact"), &json!(null)).await;
+    assert_eq!((taken.status.as_u16(), &taken.json()["kind"]), (202, &json!("compact")));
+    let job = over(&server, &taken.json()["id"]).await;
+    let result = &job["result"];
+    assert_eq!((&job["state"], &result["rewritten"]), (&json!("done"), &json!(true)), "{job}");
+    assert_eq!((&result["images"], &result["dead_rows"]), (&json!(7), &json!(2)));
+    let stats = server.get(&format!("{path}/stats")).await.json();
+    assert_eq!((&stats["rows"], &stats["images"]), (&json!(7), &json!(7)), "{stats}");
+    // Rows are others, ids and what filters find are not.
+    let after = server.post(&format!("{path}/search"), &asked).await.json();
+    assert_eq!(after["hits"], before["hits"]);
+    let file = crate::testing::png(60);
+    let added = server.form(&format!("{path}/images"), &[("image", None, &file[..])]).await;
+    assert_eq!((added.status.as_u16(), &added.json()["id"]), (201, &json!(9)));
+    let again = server.post(&format!("{path}/compact"), &json!(null)).await.json();
+    assert_eq!(over(&server, &again["id"]).await["result"]["rewritten"], false);
+    let missing = server.post("/api/v1/collections/none/compact", &json!(null)).await;
+    assert_eq!(missing.code(), "collection_not_found");
 }

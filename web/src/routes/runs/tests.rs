@@ -1,7 +1,6 @@
 use serde_json::{Value, json};
 
-use crate::routes::jobs::tests::over;
-use crate::testing::{Server, index, picture};
+use crate::testing::{Server, index, over, picture};
 
 /// A pool of 30, a test set with two of its pictures, and a run grown from two of its images.
 async fn server() -> Server {
