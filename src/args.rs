@@ -17,7 +17,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub use self::bench::{BenchCommand, BenchEmbedArgs, BenchIndexArgs, BenchSearchArgs, IsaArg};
+pub use self::bench::{
+    BenchCommand, BenchEmbedArgs, BenchIndexArgs, BenchPipelineArgs, BenchSearchArgs, IsaArg,
+};
 pub use self::collection::{
     CheckArgs, CollectionCommand, CollectionInfoArgs, CompactArgs, DeleteArgs, PrecisionArg,
     ReindexArgs, RemoveArgs, RestoreArgs, SnapshotArgs,

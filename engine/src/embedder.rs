@@ -53,9 +53,10 @@ fn is_exact(decode: &DecodeMode) -> bool {
     *decode == DecodeMode::Exact
 }
 
-/// Pixels that fast decoding leaves of the shorter side, for each of the resized picture: the rest
-/// of the way down is then an antialiased resize, and vectors stay within a cosine of 0.999.
-const FAST_MARGIN: u32 = 2;
+/// Pixels that fast decoding leaves of the shorter side for two of the resized picture: the rest of the
+/// way down is then an antialiased resize, and vectors stay within a cosine of 0.999 (with 4 one of 248
+/// photographs, of fine patterns in loud colours, came to 0.9989).
+const FAST_MARGIN: u32 = 5;
 
 /// Raised when the same picture and weights would give another vector than an earlier release did.
 const PIPELINE_VERSION: u32 = 1;
@@ -162,7 +163,7 @@ pub trait Embedder: Send + Sync {
         let identity = self.identity();
         let shrink_to = match identity.decode {
             DecodeMode::Exact => None,
-            DecodeMode::Fast => Some(identity.preprocess.resize.saturating_mul(FAST_MARGIN)),
+            DecodeMode::Fast => Some(identity.preprocess.resize.saturating_mul(FAST_MARGIN) / 2),
         };
         DecodeOptions { shrink_to, ..self.decode_options() }
     }

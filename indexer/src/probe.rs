@@ -93,8 +93,7 @@ impl Reader<'_> {
         let way = (&options, &draw as &ToPixels<'_>);
         let files: Vec<SourceFile> = pictures.iter().map(|picture| picture.file.clone()).collect();
         let mut all = Vec::new();
-        let skipped =
-            self.run(&files, way, on_file, &mut |_, _, tokens| all.push(tokens))?;
+        let skipped = self.run(&files, way, on_file, &mut |_, _, tokens| all.push(tokens))?;
         match skipped.into_iter().next() {
             Some(Skipped { path, reason, .. }) => Err(IndexerError::Source { path, reason }),
             None => Ok(all),

@@ -26,6 +26,9 @@ pub struct BenchPipelineArgs {
     /// Timed repetitions; each makes a collection in the home folder and removes it again
     #[arg(long, value_name = "N", default_value = "3", value_parser = positive)]
     pub rounds: usize,
+    /// Seconds for which the model alone is timed, before and after each repetition
+    #[arg(long, value_name = "N", default_value = "3", value_parser = positive)]
+    pub model_seconds: usize,
     #[command(flatten)]
     pub input: InputArgs,
 }

@@ -5,9 +5,7 @@
 //! cosine. The library's vector kernels (feature `jpeg-simd`) give the same pixels.
 
 use image::metadata::Orientation;
-use libjpeg_turbo_rs::{
-    ColorSpace, DecodeLimits, Decoder, JpegError, PixelFormat, ScalingFactor,
-};
+use libjpeg_turbo_rs::{ColorSpace, DecodeLimits, Decoder, JpegError, PixelFormat, ScalingFactor};
 
 use super::budget::Budget;
 use super::error::CONVERT_FIRST;

@@ -186,7 +186,10 @@ mod tests {
             // At a quarter: 5 x 9 pixels.
             let (width, height) = upright_sides((5, 9), orientation);
             let frame = upright_frame((width, height), 4, orientation);
-            assert_eq!((frame.width, frame.height), (f64::from(width) / 4.0, f64::from(height) / 4.0));
+            assert_eq!(
+                (frame.width, frame.height),
+                (f64::from(width) / 4.0, f64::from(height) / 4.0)
+            );
             assert_eq!(frame.width.ceil() as u32, image.width());
             assert_eq!(frame.height.ceil() as u32, image.height());
             let is_part = |pixel: &image::Rgb<u8>| pixel[0] == 1 || pixel[1] == 2;

@@ -117,24 +117,19 @@ fn sum<const LANES: usize, const SPLIT: bool>(
 mod tests {
     use super::*;
 
-    /// Weights of some spans over 40 rows, with negative lobes as of a cubic.
+    /// Weights of some spans over 40 rows, every second one negative.
     fn taps() -> (Vec<Span>, Vec<i32>) {
         let one = 1 << FRACTION_BITS;
         let mut spans = Vec::new();
         let mut weights = Vec::new();
         for (first, count) in [(0, 1), (3, 4), (39, 1), (0, 40), (17, 9)] {
-            spans.push(Span { first, count, offset: weights.len() });
-            let start = weights.len();
-            weights.extend((0..count as i32).map(|i| match i % 3 {
-                _ if count == 1 => one,
-                0 => -one / 9 - i,
-                1 => one / 2 + i,
-                _ => one / 7,
-            }));
-            let rest = one - weights[start..].iter().sum::<i32>();
-            if let Some(last) = weights.last_mut() {
-                *last += rest.clamp(-one, one);
-            }
+            let offset = weights.len();
+            spans.push(Span { first, count, offset });
+            let share = one / count as i32;
+            let lobe = |i| if i % 2 == 0 { share / 4 * 5 + 3 } else { -share / 4 };
+            weights.extend((0..count).map(lobe));
+            let rest = one - weights[offset..].iter().sum::<i32>();
+            weights[offset] += rest;
         }
         (spans, weights)
     }
@@ -143,8 +138,9 @@ mod tests {
     fn every_copy_gives_the_sum_in_whole_numbers() {
         let (spans, weights) = taps();
         for stride in [1, 2, 23, 24, 25, 47, 48, 49, 95, 96, 131, 378] {
-            let samples: Vec<u8> =
-                (0..40 * stride as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+            let samples: Vec<u8> = (0..40 * stride as u32)
+                .map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8)
+                .collect();
             let expected: Vec<u8> = spans
                 .iter()
                 .flat_map(|span| (0..stride).map(move |x| (span, x)))

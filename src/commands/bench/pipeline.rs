@@ -15,20 +15,19 @@ use crate::progress::CANCELLED;
 use crate::settings::Settings;
 use crate::usage::{cpu_time, memory};
 
-/// The model alone is timed this long before and after each round.
-const MODEL_TIME: Duration = Duration::from_secs(3);
 const COLLECTION: &str = "bench";
 
 pub fn run(settings: &Settings, args: &BenchPipelineArgs) -> Outcome {
     let files = source::list(&args.sources)?.files;
     let model = embedder::open(settings, &args.input)?.embedder;
     let scratch = Scratch::new(&settings.home)?;
+    let time = Duration::from_secs(args.model_seconds as u64);
     let mut rounds = Vec::new();
     for _ in 0..args.rounds {
-        let before = model_alone(&model)?;
+        let before = model_alone(&model, time)?;
         let prepared = prepare_alone(&files, &model)?;
         let indexed = index(&scratch.0, &args.sources, &model)?;
-        let after = model_alone(&model)?;
+        let after = model_alone(&model, time)?;
         rounds.push(Round { model: (before + after) / 2.0, prepared, indexed });
     }
     report(settings, &model, files.len(), &rounds)
@@ -93,7 +92,7 @@ fn timed(work: impl FnOnce() -> Outcome<usize>) -> Outcome<Rate> {
 }
 
 /// The model on pictures that are ready, in batches as when indexing.
-fn model_alone(model: &dyn Embedder) -> Outcome<f64> {
+fn model_alone(model: &dyn Embedder, time: Duration) -> Outcome<f64> {
     // Any picture will do: the time does not depend on what it shows.
     let values = (0..256 * 256 * 3).map(|i: u32| (i.wrapping_mul(i) >> 7) as u8).collect();
     let picture = RgbImage::from_raw(256, 256, values)
@@ -101,7 +100,7 @@ fn model_alone(model: &dyn Embedder) -> Outcome<f64> {
     let batch: Vec<Pixels> = vec![model.prepare(&picture)?; pipeline::BATCH];
     model.embed(&batch)?;
     let (start, mut done) = (Instant::now(), 0);
-    while start.elapsed() < MODEL_TIME {
+    while start.elapsed() < time {
         done += model.embed(&batch)?.len();
     }
     Ok(done as f64 / start.elapsed().as_secs_f64())
