@@ -77,8 +77,8 @@ fn run<const LANES: usize, const SPLIT: bool>(
             // The last piece overlaps the one before, which gives the same bytes again.
             x = if x + LANES == stride { stride } else { (x + LANES).min(stride - LANES) };
         }
-        for x in x..stride {
-            [line[x]] = sum::<1, SPLIT>(rows, stride, x, weights);
+        for (x, byte) in line.iter_mut().enumerate().skip(x) {
+            [*byte] = sum::<1, SPLIT>(rows, stride, x, weights);
         }
     }
 }
