@@ -18,7 +18,9 @@ use std::path::PathBuf;
 use clap::builder::FalseyValueParser;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
-pub use self::bench::{BenchCommand, BenchEmbedArgs, BenchIndexArgs, BenchSearchArgs, IsaArg};
+pub use self::bench::{
+    BenchCommand, BenchEmbedArgs, BenchIndexArgs, BenchPipelineArgs, BenchSearchArgs, IsaArg,
+};
 pub use self::collection::{
     CheckArgs, CollectionCommand, CollectionInfoArgs, CompactArgs, DeleteArgs, PrecisionArg,
     ReindexArgs, RemoveArgs, RestoreArgs, SnapshotArgs,
@@ -31,7 +33,7 @@ pub use self::export::{
     ExportArgs, ExportCommand, ExportWriteArgs, FilesArg, FormatArg, VerifyArgs,
 };
 pub use self::index::IndexArgs;
-pub use self::input::InputArgs;
+pub use self::input::{DecodeArg, InputArgs};
 pub use self::key::{KeyCommand, KeyCreateArgs, RoleArg};
 pub use self::probe::{EvalLinearArgs, FitArgs, LabelArgs, MethodArg, ProbeArgs, ScaleArg, YesNo};
 pub use self::search::{ScoringArg, SearchArgs};
@@ -76,7 +78,7 @@ pub struct GlobalArgs {
     /// Folder of collections and models [default: akin in the platform's data folder]
     #[arg(long, global = true, env = "AKIN_HOME", value_name = "DIR")]
     pub home: Option<PathBuf>,
-    /// TOML file with defaults for `home`, `model`, `device` and `threads`
+    /// TOML file with defaults for `home`, `model`, `device`, `threads` and `decode`
     #[arg(long, global = true, env = "AKIN_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Model: a name known to `akin model list`, or the path of a weights file or folder

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use engine::decode::DecodeMode;
 use engine::vit::Weights;
 use engine::{DinoEmbedder, Embedder, ModelOptions, shipped};
 use indexer::Manifest;
@@ -72,6 +73,7 @@ fn options_of(manifest: &Manifest) -> ModelOptions {
         pos_embed: model.pos_embed,
         icc: model.icc,
         precision: model.precision,
+        decode: model.decode,
         isa: None,
     }
 }
@@ -114,9 +116,13 @@ fn load(
     let weights = weights(settings, source)?;
     let options = match options {
         Some(options) => options,
-        None => input
-            .to_options(&weights.preprocess()?.unwrap_or_default())
-            .map_err(|error| Failure::Usage(error.to_string()))?,
+        None => {
+            let chosen = input
+                .to_options(&weights.preprocess()?.unwrap_or_default())
+                .map_err(|error| Failure::Usage(error.to_string()))?;
+            let decode = input.decode.map_or(settings.decode, DecodeMode::from);
+            ModelOptions { decode, ..chosen }
+        }
     };
     let device = engine::open_device(&settings.device)?;
     let embedder = DinoEmbedder::from_weights(&weights, &options, &device)?;

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use engine::decode::DecodeMode;
 use etcetera::{BaseStrategy, choose_base_strategy};
 use indexer::curate::CurateConfig;
 use serde::Deserialize;
@@ -17,6 +18,8 @@ pub struct Settings {
     pub device: String,
     pub json: bool,
     pub quiet: bool,
+    /// How files are decoded for what is made anew; collections remember their own way.
+    pub decode: DecodeMode,
     /// Steps of `akin curate`.
     pub curate: Option<CurateConfig>,
 }
@@ -29,6 +32,7 @@ struct ConfigFile {
     model: Option<String>,
     device: Option<String>,
     threads: Option<usize>,
+    decode: Option<DecodeMode>,
     curate: Option<CurateConfig>,
 }
 
@@ -62,6 +66,7 @@ impl Settings {
             device: args.device.or(file.device).unwrap_or_else(|| "auto".to_owned()),
             json: args.json,
             quiet: args.quiet,
+            decode: file.decode.unwrap_or_default(),
             curate: file.curate,
         })
     }

@@ -9,6 +9,8 @@ pub struct Memory {
     pub resident: u64,
     /// Of it, what no file backs.
     pub anonymous: u64,
+    /// The most that was resident so far.
+    pub peak: u64,
 }
 
 /// Reads `/proc/self/status`.
@@ -19,7 +21,7 @@ pub fn memory() -> Memory {
         let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
         kib.unwrap_or(0) * 1024
     };
-    Memory { resident: field("VmRSS:"), anonymous: field("RssAnon:") }
+    Memory { resident: field("VmRSS:"), anonymous: field("RssAnon:"), peak: field("VmHWM:") }
 }
 
 /// Processor time of all threads, in steps of 10 ms; from `/proc/self/stat`.

@@ -88,6 +88,27 @@ impl std::fmt::Display for IccPolicy {
     }
 }
 
+/// How pictures are decoded that become a model's input.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DecodeMode {
+    /// All their pixels.
+    #[default]
+    Exact,
+    /// Large JPEGs at a half, a quarter or an eighth of their size, which skips most of the work
+    /// after the entropy decoder. Vectors differ a little.
+    Fast,
+}
+
+impl std::fmt::Display for DecodeMode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Exact => "exact",
+            Self::Fast => "fast",
+        })
+    }
+}
+
 /// How to decode; the default suits files from anywhere.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DecodeOptions {
@@ -95,6 +116,33 @@ pub struct DecodeOptions {
     pub limits: DecodeLimits,
     /// What to do with an embedded ICC profile.
     pub icc: IccPolicy,
+    /// Pixels that the shorter side needs. A JPEG may then be decoded at a half, a quarter or an
+    /// eighth of its size, so long as that many are left; limits count the whole picture. All its
+    /// pixels when `None`.
+    pub shrink_to: Option<u32>,
+}
+
+/// The place of a whole picture in an image decoded from it, in pixels of that image.
+///
+/// Scaling down leaves a last row and column that are not whole, at the beginning after some
+/// orientations.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Frame {
+    /// First column, 0 or a fraction.
+    pub left: f64,
+    /// First row, 0 or a fraction.
+    pub top: f64,
+    /// Columns.
+    pub width: f64,
+    /// Rows.
+    pub height: f64,
+}
+
+impl Frame {
+    /// Of a picture with all its pixels.
+    pub fn whole(width: u32, height: u32) -> Self {
+        Self { left: 0.0, top: 0.0, width: f64::from(width), height: f64::from(height) }
+    }
 }
 
 /// A decoded picture.
@@ -102,6 +150,13 @@ pub struct DecodeOptions {
 pub struct Decoded {
     /// Upright, opaque 8-bit pixels, rows from top to bottom, R, G, B interleaved.
     pub image: RgbImage,
+    /// Width of the whole picture in pixels, upright.
+    pub width: u32,
+    /// Height of the whole picture in pixels, upright.
+    pub height: u32,
+    /// Where the whole picture lies in `image`: all of it, unless it was scaled down
+    /// ([`DecodeOptions::shrink_to`]).
+    pub frame: Frame,
     /// What the file was.
     pub format: Format,
     /// Set when the file is damaged but still gave a picture.
@@ -132,7 +187,7 @@ pub fn decode(bytes: &[u8], options: &DecodeOptions) -> Result<Decoded, DecodeEr
     let format = Format::sniff(bytes)?;
     // The closure only borrows shared data and its results are dropped on a panic.
     catch_unwind(AssertUnwindSafe(|| {
-        let source = read(bytes, format, &budget)?;
+        let source = read(bytes, format, options.shrink_to, &budget)?;
         finish(source, format, options.icc, &budget)
     }))
     .unwrap_or_else(|payload| Err(DecodeError::panicked(format, payload.as_ref())))
@@ -140,17 +195,25 @@ pub fn decode(bytes: &[u8], options: &DecodeOptions) -> Result<Decoded, DecodeEr
 
 /// A picture as stored: not yet upright, opaque or sRGB.
 struct Source {
+    /// Of the whole picture.
     width: u32,
     height: u32,
+    /// By what its sides are divided in the samples, rounded up: 1, 2, 4 or 8.
+    divisor: u32,
     samples: Samples,
     icc: Option<Vec<u8>>,
     orientation: Orientation,
     warning: Option<DecodeWarning>,
 }
 
-fn read(bytes: &[u8], format: Format, budget: &Budget) -> Result<Source, DecodeError> {
+fn read(
+    bytes: &[u8],
+    format: Format,
+    shrink_to: Option<u32>,
+    budget: &Budget,
+) -> Result<Source, DecodeError> {
     match format {
-        Format::Jpeg => jpeg::read(bytes, budget),
+        Format::Jpeg => jpeg::read(bytes, shrink_to, budget),
         #[cfg(feature = "heic")]
         Format::Heic => heif::read(bytes, budget),
         #[cfg(feature = "avif")]
@@ -166,13 +229,17 @@ fn finish(
     budget: &Budget,
 ) -> Result<Decoded, DecodeError> {
     budget.check_time()?;
-    let Source { width, height, samples, icc: profile, orientation, warning } = source;
+    let Source { width, height, divisor, samples, icc: profile, orientation, warning } = source;
     let mut colour = samples.into_colour();
     if let (IccPolicy::ConvertToSrgb, Some(profile)) = (icc, profile) {
         colour::convert_to_srgb(&mut colour, &profile);
         budget.check_time()?;
     }
-    let image = RgbImage::from_raw(width, height, colour.over_white())
+    let [columns, rows] = [width, height].map(|side| side.div_ceil(divisor));
+    let image = RgbImage::from_raw(columns, rows, colour.over_white())
         .ok_or_else(|| DecodeError::damaged(format, "holds fewer pixels than it declares"))?;
-    Ok(Decoded { image: pixels::upright(image, orientation), format, warning })
+    let (width, height) = pixels::upright_sides((width, height), orientation);
+    let frame = pixels::upright_frame((width, height), divisor, orientation);
+    let image = pixels::upright(image, orientation);
+    Ok(Decoded { image, width, height, frame, format, warning })
 }

@@ -3,6 +3,7 @@
 //! Every kernel has a portable twin that defines its result; tests compare the two on odd sizes.
 
 pub(crate) mod elementwise;
+pub(crate) mod blend;
 mod matmul;
 mod half;
 mod prefetch;

@@ -20,8 +20,8 @@
 
 pub mod decode;
 mod error;
-pub mod preprocess;
 pub mod kernels;
+pub mod preprocess;
 pub mod vit;
 pub mod shipped;
 pub mod align;

@@ -12,6 +12,8 @@ use std::num::NonZeroU32;
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
 
+use crate::decode::{Decoded, Frame};
+
 use resample::Window;
 
 /// Mean of the ImageNet training pictures per channel, in R, G, B order, on the 0 to 1 scale
@@ -111,8 +113,19 @@ impl Preprocess {
     /// # Errors
     /// `EmptyImage` for a picture without pixels; `Crop` and `Resize` for settings out of range.
     pub fn to_rgb8(&self, image: &RgbImage) -> Result<RgbImage, PreprocessError> {
-        self.check()?;
         let (width, height) = image.dimensions();
+        self.resize_and_crop(image, (width, height), Frame::whole(width, height))
+    }
+
+    /// As [`to_rgb8`](Self::to_rgb8), of a picture `width × height` that lies in `image` where
+    /// `frame` says; the same part of it is cut out.
+    fn resize_and_crop(
+        &self,
+        image: &RgbImage,
+        (width, height): (u32, u32),
+        frame: Frame,
+    ) -> Result<RgbImage, PreprocessError> {
+        self.check()?;
         let empty = || PreprocessError::EmptyImage { width, height };
         let (full_width, full_height) = match (NonZeroU32::new(width), NonZeroU32::new(height)) {
             (Some(wide), Some(high)) if wide <= high => {
@@ -121,7 +134,9 @@ impl Preprocess {
             (Some(wide), Some(high)) => (self.long_side(wide, high), u64::from(self.resize)),
             _ => return Err(empty()),
         };
-        Ok(resample::resample(image, self.centre(full_width), self.centre(full_height)))
+        let horizontal = self.centre(full_width, (frame.left, frame.width));
+        let vertical = self.centre(full_height, (frame.top, frame.height));
+        Ok(resample::resample(image, horizontal, vertical))
     }
 
     /// Resizes, crops and normalises. Output: `3 × crop × crop` f32 in channel, row, column
@@ -131,6 +146,15 @@ impl Preprocess {
     /// As [`Self::to_rgb8`].
     pub fn to_chw(&self, image: &RgbImage) -> Result<Vec<f32>, PreprocessError> {
         Ok(normalise(&self.to_rgb8(image)?))
+    }
+
+    /// As [`to_chw`](Self::to_chw), of a picture that may have been scaled down while it was decoded.
+    ///
+    /// # Errors
+    /// As [`Self::to_rgb8`].
+    pub fn decoded_to_chw(&self, decoded: &Decoded) -> Result<Vec<f32>, PreprocessError> {
+        let whole = (decoded.width, decoded.height);
+        Ok(normalise(&self.resize_and_crop(&decoded.image, whole, decoded.frame)?))
     }
 
     fn check(&self) -> Result<(), PreprocessError> {
@@ -151,8 +175,8 @@ impl Preprocess {
     }
 
     /// The middle `crop` of `full` positions, an odd margin leaving the extra one at the end.
-    fn centre(&self, full: u64) -> Window {
-        Window { full, start: (full - u64::from(self.crop)) / 2, len: self.crop }
+    fn centre(&self, full: u64, source: (f64, f64)) -> Window {
+        Window { full, start: (full - u64::from(self.crop)) / 2, len: self.crop, source }
     }
 }
 
@@ -171,7 +195,9 @@ pub fn normalise(image: &RgbImage) -> Vec<f32> {
 ///
 /// An empty picture gives a black one; a `width` or `height` of zero gives an empty one.
 pub fn resize_bicubic(image: &RgbImage, width: u32, height: u32) -> RgbImage {
-    resample::resample(image, Window::whole(width), Window::whole(height))
+    let (from_width, from_height) = image.dimensions();
+    let horizontal = Window::whole(from_width, width);
+    resample::resample(image, horizontal, Window::whole(from_height, height))
 }
 
 /// The normalised value of each byte: rescaled in f64 and rounded to f32, then shifted and

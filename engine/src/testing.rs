@@ -1,6 +1,6 @@
 //! A deterministic embedder without weights, for tests of everything behind the engine.
 
-use crate::decode::IccPolicy;
+use crate::decode::{DecodeMode, IccPolicy};
 use crate::embedder::{Embedder, ModelIdentity, Pixels};
 use crate::error::Result;
 use crate::features::{Embedding, Pooling};
@@ -28,6 +28,7 @@ impl Default for ThumbnailEmbedder {
             preprocess: Preprocess::default(),
             icc: IccPolicy::default(),
             precision: Precision::default(),
+            decode: DecodeMode::default(),
         };
         Self { identity }
     }

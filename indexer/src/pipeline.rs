@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::RecvTimeoutError;
-use engine::decode::{DecodeError, DecodeOptions};
-use engine::{Embedder, Pixels, RgbImage};
+use engine::decode::{DecodeError, DecodeOptions, Decoded};
+use engine::{Embedder, Pixels};
 use rayon::prelude::*;
 
 use crate::error::Result;
@@ -77,13 +77,13 @@ pub fn run<T: Send>(
     compute: &(dyn Fn(&[Pixels]) -> engine::Result<Vec<T>> + Sync),
     sink: &mut dyn FnMut(&SourceFile, Outcome<T>) -> Result<()>,
 ) -> Result<()> {
-    let options = embedder.decode_options();
-    let to_pixels = |image: &RgbImage, _: &ContentHash| embedder.prepare(image);
+    let options = embedder.input_options();
+    let to_pixels = |decoded: &Decoded, _: &ContentHash| embedder.prepare_decoded(decoded);
     run_prepared(files, (&options, &to_pixels), cancel, is_unchanged, compute, sink)
 }
 
 /// Makes model input of a decoded picture with this hash; on worker threads.
-pub type ToPixels<'a> = dyn Fn(&RgbImage, &ContentHash) -> engine::Result<Pixels> + Sync + 'a;
+pub type ToPixels<'a> = dyn Fn(&Decoded, &ContentHash) -> engine::Result<Pixels> + Sync + 'a;
 
 /// [`run`] with decoding and model input of the caller's own.
 ///
@@ -259,12 +259,11 @@ pub(crate) fn decode(
             && !has_picture_extension(path),
         ..skipped(path, error.to_string())
     })?;
-    let pixels =
-        to_pixels(&decoded.image, &sha256).map_err(|error| skipped(path, error.to_string()))?;
+    let pixels = to_pixels(&decoded, &sha256).map_err(|error| skipped(path, error.to_string()))?;
     let picture = Picture {
         sha256,
-        width: decoded.image.width(),
-        height: decoded.image.height(),
+        width: decoded.width,
+        height: decoded.height,
         warning: decoded.warning.map(|warning| warning.to_string()),
     };
     Ok((picture, pixels))

@@ -6,8 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
+use engine::decode::{DecodeOptions, Decoded};
 use engine::probe::{Head, LabelledTokens, training_view};
-use engine::{DinoEmbedder, Embedder, ProbeTokens, RgbImage};
+use engine::{DinoEmbedder, Embedder, ProbeTokens};
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
@@ -60,9 +61,11 @@ impl Reader<'_> {
         files: &[SourceFile],
         on_file: &mut OnFile<'_>,
     ) -> Result<(Vec<LabelledPicture>, Vec<Skipped>)> {
-        let to_pixels = |image: &RgbImage, _: &ContentHash| self.model.prepare(image);
+        let input = |decoded: &Decoded, _: &ContentHash| self.model.prepare_decoded(decoded);
+        let options = self.model.input_options();
+        let way = (&options, &input as &ToPixels<'_>);
         let mut pictures = Vec::new();
-        let skipped = self.run(files, &to_pixels, on_file, &mut |file, sha256, tokens| {
+        let skipped = self.run(files, way, on_file, &mut |file, sha256, tokens| {
             let class = class_of(&file.path);
             let (path, file) = (file.path.clone(), file.clone());
             pictures.push(LabelledPicture { path, sha256, file, class, tokens });
@@ -82,13 +85,15 @@ impl Reader<'_> {
         on_file: &mut OnFile<'_>,
     ) -> Result<Vec<ProbeTokens>> {
         let size = self.model.identity().preprocess.crop;
-        let to_pixels = |image: &RgbImage, sha256: &ContentHash| {
-            Ok(training_view(image, size, seed, number_of(sha256), view))
+        let draw = |decoded: &Decoded, sha256: &ContentHash| {
+            Ok(training_view(&decoded.image, size, seed, number_of(sha256), view))
         };
+        // Views are cut from anywhere, some from a small part: of all pixels.
+        let options = self.model.decode_options();
+        let way = (&options, &draw as &ToPixels<'_>);
         let files: Vec<SourceFile> = pictures.iter().map(|picture| picture.file.clone()).collect();
         let mut all = Vec::new();
-        let skipped =
-            self.run(&files, &to_pixels, on_file, &mut |_, _, tokens| all.push(tokens))?;
+        let skipped = self.run(&files, way, on_file, &mut |_, _, tokens| all.push(tokens))?;
         match skipped.into_iter().next() {
             Some(Skipped { path, reason, .. }) => Err(IndexerError::Source { path, reason }),
             None => Ok(all),
@@ -98,14 +103,14 @@ impl Reader<'_> {
     fn run(
         &self,
         files: &[SourceFile],
-        to_pixels: &ToPixels<'_>,
+        way: (&DecodeOptions, &ToPixels<'_>),
         on_file: &mut OnFile<'_>,
         keep: &mut dyn FnMut(&SourceFile, ContentHash, ProbeTokens),
     ) -> Result<Vec<Skipped>> {
         let mut skipped = Vec::new();
         pipeline::run_prepared(
             files,
-            (&self.model.decode_options(), to_pixels),
+            way,
             self.cancel,
             &|_, _| false,
             &|batch| self.model.probe_tokens(batch, self.blocks),

@@ -4,16 +4,33 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{MatmulArg, positive};
+use super::{InputArgs, MatmulArg, positive};
 
 #[derive(Debug, Subcommand)]
 pub enum BenchCommand {
     /// Time the model: images a second, arithmetic a second, where the time goes
     Embed(BenchEmbedArgs),
+    /// Time indexing files, from reading to the last commit, and how much of it is the model
+    Pipeline(BenchPipelineArgs),
     /// Time making a collection of given vectors
     Index(BenchIndexArgs),
     /// Time searching a collection with given vectors, from query to records
     Search(BenchSearchArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct BenchPipelineArgs {
+    /// Pictures, or folders of them; some thousand, different from each other
+    #[arg(required = true, value_name = "SOURCE")]
+    pub sources: Vec<PathBuf>,
+    /// Timed repetitions; each makes a collection in the home folder and removes it again
+    #[arg(long, value_name = "N", default_value = "3", value_parser = positive)]
+    pub rounds: usize,
+    /// Seconds for which the model alone is timed, before and after each repetition
+    #[arg(long, value_name = "N", default_value = "3", value_parser = positive)]
+    pub model_seconds: usize,
+    #[command(flatten)]
+    pub input: InputArgs,
 }
 
 #[derive(Debug, Args)]

@@ -1,7 +1,7 @@
 //! How pictures become vectors, as typed.
 
 use clap::{Args, ValueEnum};
-use engine::decode::IccPolicy;
+use engine::decode::{DecodeMode, IccPolicy};
 use engine::{ModelIdentity, ModelOptions, Pooling, Precision, Preprocess, vit::PosEmbedRule};
 
 use super::MatmulArg;
@@ -34,6 +34,29 @@ pub struct InputArgs {
     /// they are not compared with those of f32.
     #[arg(long, value_enum)]
     pub matmul: Option<MatmulArg>,
+    /// How files are decoded [default: exact, or `decode` of the configuration file]
+    ///
+    /// fast decodes large JPEGs at a half, a quarter or an eighth of their size. Its vectors differ a
+    /// little, so a collection holds those of one way only.
+    #[arg(long, value_enum)]
+    pub decode: Option<DecodeArg>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum DecodeArg {
+    /// All pixels of a picture
+    Exact,
+    /// Large JPEGs scaled down on the way
+    Fast,
+}
+
+impl From<DecodeArg> for DecodeMode {
+    fn from(arg: DecodeArg) -> Self {
+        match arg {
+            DecodeArg::Exact => Self::Exact,
+            DecodeArg::Fast => Self::Fast,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -83,11 +106,12 @@ impl InputArgs {
         pos_embed: None,
         icc: None,
         matmul: None,
+        decode: None,
     };
 
     /// Whether any choice was made; a collection's own choices apply otherwise.
     pub fn is_default(&self) -> bool {
-        let Self { size, resize, crop, pooling, pos_embed, icc, matmul } = self;
+        let Self { size, resize, crop, pooling, pos_embed, icc, matmul, decode } = self;
         size.is_none()
             && resize.is_none()
             && crop.is_none()
@@ -95,6 +119,7 @@ impl InputArgs {
             && pos_embed.is_none()
             && icc.is_none()
             && matmul.is_none()
+            && decode.is_none()
     }
 
     /// The choices, completed with those of an existing collection.
@@ -106,6 +131,7 @@ impl InputArgs {
             pos_embed: self.pos_embed.map_or(present.pos_embed, |_| chosen.pos_embed),
             icc: self.icc.map_or(present.icc, |_| chosen.icc),
             precision: self.matmul.map_or(present.precision, Precision::from),
+            decode: self.decode.map_or(present.decode, DecodeMode::from),
             isa: None,
         })
     }
@@ -137,6 +163,7 @@ impl InputArgs {
                 Some(IccArg::Ignore) => IccPolicy::Ignore,
             },
             precision: self.matmul.map(Precision::from).unwrap_or_default(),
+            decode: self.decode.map(DecodeMode::from).unwrap_or_default(),
             isa: None,
         })
     }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::positive;
+use super::{DecodeArg, positive};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
@@ -21,6 +21,10 @@ pub struct ServeArgs {
     /// none; can be repeated
     #[arg(long, value_name = "DIR")]
     pub index: Vec<PathBuf>,
+    /// How files are decoded for collections made from now on; those there are keep their own way
+    /// [default: exact, or `decode` of the configuration file]
+    #[arg(long, value_enum)]
+    pub decode: Option<DecodeArg>,
     /// Go on watching those folders for changes
     #[arg(long, requires = "index")]
     pub watch: bool,

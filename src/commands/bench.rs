@@ -1,7 +1,8 @@
-//! `akin bench`: the speed of the model (`embed`), and of making and searching a collection of
-//! vectors given.
+//! `akin bench`: the speed of the model (`embed`), of files to a collection (`pipeline`), and of making
+//! and searching a collection of vectors given.
 
 mod embed;
+mod pipeline;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -27,6 +28,7 @@ const MODEL: &str = "bench";
 pub fn run(settings: &Settings, command: &BenchCommand) -> Outcome {
     match command {
         BenchCommand::Embed(args) => embed::run(settings, args),
+        BenchCommand::Pipeline(args) => pipeline::run(settings, args),
         BenchCommand::Index(args) => index(settings, args),
         BenchCommand::Search(args) => search(settings, args),
     }
@@ -53,6 +55,7 @@ fn index(settings: &Settings, args: &BenchIndexArgs) -> Outcome {
         preprocess: engine::Preprocess::default(),
         icc: engine::decode::IccPolicy::Ignore,
         precision: engine::Precision::F32,
+        decode: engine::decode::DecodeMode::Exact,
     };
     let options = CreateOptions { ann_from: args.ann_from, ..CreateOptions::default() };
     let (start, cpu) = (Instant::now(), cpu_time());

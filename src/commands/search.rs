@@ -4,7 +4,7 @@ use std::io::Read;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use engine::decode::{DecodeOptions, decode};
+use engine::decode::{DecodeLimits, decode};
 use engine::{DinoEmbedder, Embedder};
 use indexer::fetch::{FetchOptions, fetch};
 use indexer::filter::Filter;
@@ -150,14 +150,8 @@ impl Examples<'_> {
 
     fn embed(&mut self, path: &Path, crop: Option<&Crop>) -> Outcome<Example> {
         let start = Instant::now();
-        let options = DecodeOptions { icc: self.manifest.model.icc, ..DecodeOptions::default() };
-        let bytes = read(path, options.limits.max_bytes, self.allow_private)?;
-        let mut picture = decode(&bytes, &options)
-            .map_err(|error| Failure::Failed(format!("{}: {error}", path.display())))?
-            .image;
-        if let Some(crop) = crop {
-            picture = crop.apply(&picture)?;
-        }
+        let limits = DecodeLimits::default();
+        let bytes = read(path, limits.max_bytes, self.allow_private)?;
         self.took.decode += start.elapsed();
 
         let start = Instant::now();
@@ -171,7 +165,22 @@ impl Examples<'_> {
         self.took.model += start.elapsed();
 
         let start = Instant::now();
-        let embedding = model.embed(&[model.prepare(&picture)?])?.remove(0);
+        let options = match crop {
+            None => model.input_options(),
+            // A part of the picture: of all pixels.
+            Some(_) => model.decode_options(),
+        };
+        let decoded = decode(&bytes, &options)
+            .map_err(|error| Failure::Failed(format!("{}: {error}", path.display())))?;
+        let part = crop.map(|crop| crop.apply(&decoded.image)).transpose()?;
+        self.took.decode += start.elapsed();
+
+        let start = Instant::now();
+        let pixels = match part {
+            None => model.prepare_decoded(&decoded)?,
+            Some(part) => model.prepare(&part)?,
+        };
+        let embedding = model.embed(&[pixels])?.remove(0);
         self.took.embed += start.elapsed();
         Ok(Example::Vector(embedding.as_slice().to_vec()))
     }

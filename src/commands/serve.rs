@@ -15,7 +15,10 @@ use crate::outcome::{Failure, Outcome, Success, note};
 use crate::progress;
 use crate::settings::Settings;
 
-pub fn run(settings: Settings, args: &ServeArgs) -> Outcome {
+pub fn run(mut settings: Settings, args: &ServeArgs) -> Outcome {
+    if let Some(decode) = args.decode {
+        settings.decode = decode.into();
+    }
     // What can be wrong with the words is said before anything is opened.
     let base_path = base_path(&args.base_path)?;
     let access = access(args)?;

@@ -1,5 +1,6 @@
 //! The program as its users meet it. One binary, so that everything links once.
 
+mod bench;
 mod cli;
 mod collection;
 mod curate;

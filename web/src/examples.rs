@@ -65,8 +65,8 @@ pub struct Took {
 /// A picture ready for the model.
 struct Prepared {
     pixels: Pixels,
-    /// Whole and upright.
-    picture: Arc<RgbImage>,
+    /// Whole and upright, if it was decoded for a part of it: another part may follow.
+    picture: Option<Arc<RgbImage>>,
     took: Duration,
 }
 
@@ -132,12 +132,9 @@ impl AppState {
         let model = self.model_of(served).await?;
         let announced = self.device.announce();
         let (state, bytes, by) = (self.clone(), file.clone(), Arc::clone(&model));
-        let prepare = move || {
-            let icc = by.identity().icc;
-            let start = Instant::now();
-            let decoded = decode(&bytes, &state.options.decode(icc))?;
-            state.metrics.stage(Stage::Decode, start.elapsed());
-            state.prepare(&by, Arc::new(decoded.image), crop.as_ref(), start)
+        let prepare = move || match &crop {
+            None => state.prepare(&by, &bytes),
+            Some(crop) => state.prepare_part(&by, &bytes, None, crop),
         };
         let prepared = self.decoders.run(prepare).await?;
         let start = Instant::now();
@@ -146,9 +143,13 @@ impl AppState {
         let mut token = None;
         if keep {
             let identity = model.identity();
-            let kept = Kept::new(file, identity.icc, &prepared.picture);
+            let kept = Kept::new(file);
             kept.remember(key(&identity.fingerprint(), crop.as_ref()), &vector);
-            token = Some(self.queries.keep(Arc::new(kept))?);
+            let named = self.queries.keep(Arc::new(kept))?;
+            if let Some(picture) = &prepared.picture {
+                self.queries.keep_pixels(&named, identity.icc, picture);
+            }
+            token = Some(named);
         }
         let took = Took { decode: prepared.took, embed: start.elapsed() };
         Ok(Found { example: Example::Vector(vector), token, took })
@@ -169,20 +170,17 @@ impl AppState {
         let model = self.model_of(served).await?;
         let announced = self.device.announce();
         let (state, of, by) = (self.clone(), Arc::clone(&kept), Arc::clone(&model));
-        let prepare = move || {
-            let icc = by.identity().icc;
-            let start = Instant::now();
-            let picture = match &of.pixels {
-                Some((policy, pixels)) if *policy == icc => Arc::clone(pixels),
-                _ => {
-                    let decoded = decode(&of.file, &state.options.decode(icc))?;
-                    state.metrics.stage(Stage::Decode, start.elapsed());
-                    Arc::new(decoded.image)
-                }
-            };
-            state.prepare(&by, picture, crop.as_ref(), start)
+        let prepare = move || match &crop {
+            None => state.prepare(&by, &of.file),
+            Some(crop) => {
+                let pixels = of.pixels(by.identity().icc);
+                state.prepare_part(&by, &of.file, pixels, crop)
+            }
         };
         let prepared = self.decoders.run(prepare).await?;
+        if let Some(picture) = &prepared.picture {
+            self.queries.keep_pixels(&token, model.identity().icc, picture);
+        }
         let start = Instant::now();
         let embedding = self.device.embed(&model, prepared.pixels, announced).await?;
         kept.remember(key, embedding.as_slice());
@@ -191,20 +189,38 @@ impl AppState {
         Ok(Found { example, token: Some(token), took })
     }
 
-    fn prepare(
+    /// A file as input of the model. Its pixels are not kept: most pictures are searched with once.
+    fn prepare(&self, model: &Model, file: &[u8]) -> Answer<Prepared> {
+        let start = Instant::now();
+        let decoded = decode(file, &self.options.decode(model.input_options()))?;
+        self.metrics.stage(Stage::Decode, start.elapsed());
+        let before = Instant::now();
+        let pixels = model.prepare_decoded(&decoded)?;
+        self.metrics.stage(Stage::Preprocess, before.elapsed());
+        Ok(Prepared { pixels, picture: None, took: start.elapsed() })
+    }
+
+    /// A part of a file as input of the model, cut out of all its pixels.
+    fn prepare_part(
         &self,
         model: &Model,
-        picture: Arc<RgbImage>,
-        crop: Option<&Crop>,
-        start: Instant,
+        file: &[u8],
+        pixels: Option<Arc<RgbImage>>,
+        crop: &Crop,
     ) -> Answer<Prepared> {
-        let before = Instant::now();
-        let pixels = match crop {
-            Some(crop) => model.prepare(&crop.apply(&picture).map_err(bad_crop)?)?,
-            None => model.prepare(&picture)?,
+        let start = Instant::now();
+        let picture = match pixels {
+            Some(pixels) => pixels,
+            None => {
+                let decoded = decode(file, &self.options.decode(model.decode_options()))?;
+                self.metrics.stage(Stage::Decode, start.elapsed());
+                Arc::new(decoded.image)
+            }
         };
+        let before = Instant::now();
+        let pixels = model.prepare(&crop.apply(&picture).map_err(bad_crop)?)?;
         self.metrics.stage(Stage::Preprocess, before.elapsed());
-        Ok(Prepared { pixels, picture, took: start.elapsed() })
+        Ok(Prepared { pixels, picture: Some(picture), took: start.elapsed() })
     }
 
     /// The embedding of a picture in a request, for its own sake.
@@ -214,13 +230,7 @@ impl AppState {
     pub async fn embed_alone(&self, model: &Model, file: Bytes) -> Answer<Vec<f32>> {
         let announced = self.device.announce();
         let (state, by) = (self.clone(), Arc::clone(model));
-        let prepare = move || {
-            let start = Instant::now();
-            let decoded = decode(&file, &state.options.decode(by.identity().icc))?;
-            state.metrics.stage(Stage::Decode, start.elapsed());
-            state.prepare(&by, Arc::new(decoded.image), None, start)
-        };
-        let prepared = self.decoders.run(prepare).await?;
+        let prepared = self.decoders.run(move || state.prepare(&by, &file)).await?;
         let embedding = self.device.embed(model, prepared.pixels, announced).await?;
         Ok(embedding.as_slice().to_vec())
     }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use engine::decode::{DecodeLimits, DecodeOptions, IccPolicy};
+use engine::decode::{DecodeLimits, DecodeOptions};
 
 use crate::guard;
 use crate::remote::RemoteOptions;
@@ -87,13 +87,13 @@ impl Default for Options {
 }
 
 impl Options {
-    /// How a picture in a request is decoded for a model with this policy.
-    pub fn decode(&self, icc: IccPolicy) -> DecodeOptions {
+    /// How a picture in a request is decoded: as a model wants it, within the limits for requests.
+    pub fn decode(&self, wanted: DecodeOptions) -> DecodeOptions {
         let limits = DecodeLimits {
             max_bytes: self.max_upload_bytes,
             max_pixels: self.max_pixels,
             ..DecodeLimits::default()
         };
-        DecodeOptions { limits, icc }
+        DecodeOptions { limits, ..wanted }
     }
 }

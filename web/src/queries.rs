@@ -13,7 +13,7 @@ use crate::clock::Clock;
 use crate::problem::{Answer, Code, Problem};
 use crate::random;
 
-/// Of larger pictures only the file is kept, which is decoded again.
+/// Bytes of pixels: of larger pictures only the file is kept, which is decoded again.
 const LARGEST_PIXELS: u64 = 64 << 20;
 /// Embeddings kept with one picture: a person drags a crop through many.
 const MAX_EMBEDDINGS: usize = 64;
@@ -25,23 +25,22 @@ const MAX_ENTRIES: usize = 4096;
 pub struct Kept {
     /// The file.
     pub file: Bytes,
-    /// Its pixels as decoded with a policy for colour profiles.
-    pub pixels: Option<(IccPolicy, Arc<RgbImage>)>,
+    /// All its pixels as decoded with a policy for colour profiles, once a part of it was wanted.
+    pixels: Mutex<Option<(IccPolicy, Arc<RgbImage>)>>,
     /// By fingerprint of the model and crop as text; oldest first.
     embeddings: Mutex<Vec<(String, Vec<f32>)>>,
 }
 
 impl Kept {
-    /// A picture with its pixels, unless they are too many to be kept.
-    pub fn new(file: Bytes, icc: IccPolicy, pixels: &Arc<RgbImage>) -> Self {
-        let few = pixels.as_raw().len() as u64 <= LARGEST_PIXELS;
-        let pixels = few.then(|| (icc, Arc::clone(pixels)));
-        Self { file, pixels, embeddings: Mutex::default() }
+    /// A picture of which only the file is kept so far.
+    pub fn new(file: Bytes) -> Self {
+        Self { file, pixels: Mutex::default(), embeddings: Mutex::default() }
     }
 
-    fn bytes(&self) -> u64 {
-        let pixels = self.pixels.as_ref().map_or(0, |(_, pixels)| pixels.as_raw().len());
-        (self.file.len() + pixels) as u64
+    /// Its pixels, if they are kept as decoded with this policy.
+    pub fn pixels(&self, icc: IccPolicy) -> Option<Arc<RgbImage>> {
+        let kept = self.pixels.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.as_ref().filter(|(policy, _)| *policy == icc).map(|(_, pixels)| Arc::clone(pixels))
     }
 
     /// What was computed of it before.
@@ -81,6 +80,8 @@ struct Entries {
 #[derive(Debug)]
 struct Entry {
     kept: Arc<Kept>,
+    /// Bytes of its file and pixels.
+    bytes: u64,
     /// When it was last searched with.
     used: Duration,
 }
@@ -100,7 +101,7 @@ impl Queries {
         let used = self.clock.now();
         let mut entries = self.lock();
         entries.expire(used, self.ttl);
-        let bytes = kept.bytes();
+        let bytes = kept.file.len() as u64;
         if bytes > self.max_bytes {
             return Ok(token);
         }
@@ -108,8 +109,30 @@ impl Queries {
             entries.forget_oldest();
         }
         entries.bytes += bytes;
-        entries.by_token.insert(token.clone(), Entry { kept, used });
+        entries.by_token.insert(token.clone(), Entry { kept, bytes, used });
         Ok(token)
+    }
+
+    /// Keeps the pixels of a picture, too, for further parts of it; unless they are too many, or the
+    /// picture is not kept any more.
+    pub fn keep_pixels(&self, token: &str, icc: IccPolicy, pixels: &Arc<RgbImage>) {
+        let bytes = pixels.as_raw().len() as u64;
+        let mut entries = self.lock();
+        let Entries { by_token, bytes: total } = &mut *entries;
+        let Some(entry) = by_token.get_mut(token) else { return };
+        let with_pixels = entry.kept.file.len() as u64 + bytes;
+        if bytes > LARGEST_PIXELS || with_pixels > self.max_bytes {
+            return;
+        }
+        let mut kept = entry.kept.pixels.lock().unwrap_or_else(PoisonError::into_inner);
+        *kept = Some((icc, Arc::clone(pixels)));
+        drop(kept);
+        *total = *total - entry.bytes + with_pixels;
+        entry.bytes = with_pixels;
+        // It was just used, so that others go first.
+        while entries.bytes > self.max_bytes {
+            entries.forget_oldest();
+        }
     }
 
     /// The picture of a token, kept for another while.
@@ -149,7 +172,7 @@ impl Entries {
         self.by_token.retain(|_, entry| {
             let fresh = now.saturating_sub(entry.used) < ttl;
             if !fresh {
-                *bytes -= entry.kept.bytes();
+                *bytes -= entry.bytes;
             }
             fresh
         });
@@ -159,7 +182,7 @@ impl Entries {
         let oldest = self.by_token.iter().min_by_key(|(token, entry)| (entry.used, *token));
         let Some(token) = oldest.map(|(token, _)| token.clone()) else { return };
         if let Some(entry) = self.by_token.remove(&token) {
-            self.bytes -= entry.kept.bytes();
+            self.bytes -= entry.bytes;
         }
     }
 }
@@ -169,10 +192,7 @@ mod tests {
     use super::*;
 
     fn kept(bytes: usize) -> Arc<Kept> {
-        let pixels = Arc::new(RgbImage::new(1, 1));
-        let kept = Kept::new(Bytes::from(vec![0; bytes - 3]), IccPolicy::Ignore, &pixels);
-        assert_eq!(kept.bytes(), bytes as u64);
-        Arc::new(kept)
+        Arc::new(Kept::new(Bytes::from(vec![0; bytes])))
     }
 
     #[test]
@@ -199,6 +219,36 @@ mod tests {
         let huge = queries.keep(kept(101)).expect("a token");
         assert!(queries.find(&huge).is_err());
         assert!(queries.find("").is_err() && queries.find("../etc/passwd").is_err());
+    }
+
+    #[test]
+    fn pixels_take_room_once_they_are_kept() {
+        let clock = Clock::manual();
+        let queries = Queries::new(clock.clone(), Duration::from_secs(600), 100);
+        let first = queries.keep(kept(20)).expect("kept");
+        clock.advance(Duration::from_secs(1));
+        let second = queries.keep(kept(30)).expect("kept");
+        let found = queries.find(&second).expect("kept");
+        assert!(found.pixels(IccPolicy::Ignore).is_none());
+        // 48 bytes; twice, as two requests may do at once.
+        let pixels = Arc::new(RgbImage::new(4, 4));
+        for _ in 0..2 {
+            queries.keep_pixels(&second, IccPolicy::Ignore, &pixels);
+            assert_eq!(queries.lock().bytes, 98);
+        }
+        assert!(found.pixels(IccPolicy::Ignore).is_some());
+        assert!(found.pixels(IccPolicy::ConvertToSrgb).is_none());
+        // Too many pixels for all the room there is, and then for the room that is left.
+        queries.keep_pixels(&second, IccPolicy::Ignore, &Arc::new(RgbImage::new(5, 5)));
+        assert_eq!(queries.lock().bytes, 98);
+        queries.keep_pixels(&second, IccPolicy::Ignore, &Arc::new(RgbImage::new(23, 1)));
+        assert_eq!(queries.lock().bytes, 99);
+        assert!(queries.find(&first).is_err() && queries.find(&second).is_ok());
+        queries.keep_pixels("gone", IccPolicy::Ignore, &pixels);
+        assert_eq!(queries.lock().bytes, 99);
+        clock.advance(Duration::from_secs(600));
+        assert!(queries.find(&second).is_err());
+        assert_eq!(queries.lock().bytes, 0);
     }
 
     #[test]

@@ -70,15 +70,15 @@ impl AppState {
 
     fn ready(&self, model: &Model, file: &[u8]) -> Answer<Ready> {
         let start = std::time::Instant::now();
-        let decoded = decode(file, &self.options.decode(model.identity().icc))?;
+        let decoded = decode(file, &self.options.decode(model.input_options()))?;
         self.metrics.stage(Stage::Decode, start.elapsed());
         let start = std::time::Instant::now();
-        let pixels = model.prepare(&decoded.image)?;
+        let pixels = model.prepare_decoded(&decoded)?;
         self.metrics.stage(Stage::Preprocess, start.elapsed());
         Ok(Ready {
             format: decoded.format,
-            width: decoded.image.width(),
-            height: decoded.image.height(),
+            width: decoded.width,
+            height: decoded.height,
             warning: decoded.warning.map(|warning| warning.to_string()),
             pixels,
             sha256: ContentHash::of(file),

@@ -41,7 +41,8 @@ pub(super) fn read(bytes: &[u8], format: Format, budget: &Budget) -> Result<Sour
     decoder.read_image(&mut data).map_err(failed)?;
     let samples = Samples::from_decoder(data, color)
         .ok_or_else(|| unsupported(format, "this kind of samples"))?;
-    Ok(Source { width, height, samples, icc, orientation, warning: None })
+    let divisor = 1;
+    Ok(Source { width, height, divisor, samples, icc, orientation, warning: None })
 }
 
 fn image_format(format: Format) -> Result<ImageFormat, DecodeError> {

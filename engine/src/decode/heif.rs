@@ -29,7 +29,8 @@ pub(super) fn read(bytes: &[u8], budget: &Budget) -> Result<Source, DecodeError>
         Samples::new(picture.into_rgb8(), 3)
     };
     let orientation = Orientation::NoTransforms;
-    Ok(Source { width, height, samples, icc, orientation, warning: None })
+    let divisor = 1;
+    Ok(Source { width, height, divisor, samples, icc, orientation, warning: None })
 }
 
 /// Parses the container and checks the size that the primary image declares.

@@ -3,6 +3,8 @@
 use image::metadata::Orientation;
 use image::{ColorType, DynamicImage, RgbImage};
 
+use super::Frame;
+
 /// Interleaved 8-bit samples with 1 (gray), 2 (gray, alpha), 3 (RGB) or 4 (RGB, alpha) channels.
 ///
 /// Alpha is straight: colour is not multiplied by it.
@@ -111,6 +113,41 @@ pub(super) fn upright(image: RgbImage, orientation: Orientation) -> RgbImage {
     image.into_rgb8()
 }
 
+/// Width and height after [`upright`].
+pub(super) fn upright_sides((width, height): (u32, u32), orientation: Orientation) -> (u32, u32) {
+    match orientation {
+        Orientation::NoTransforms
+        | Orientation::Rotate180
+        | Orientation::FlipHorizontal
+        | Orientation::FlipVertical => (width, height),
+        Orientation::Rotate90
+        | Orientation::Rotate270
+        | Orientation::Rotate90FlipH
+        | Orientation::Rotate270FlipH => (height, width),
+    }
+}
+
+/// Where a picture of these upright sides lies in its pixels, the sides divided by `divisor`.
+pub(super) fn upright_frame(
+    (width, height): (u32, u32),
+    divisor: u32,
+    orientation: Orientation,
+) -> Frame {
+    // Whether an upright axis begins where the stored one ends.
+    let (from_right, from_bottom) = match orientation {
+        Orientation::NoTransforms | Orientation::Rotate90FlipH => (false, false),
+        Orientation::FlipHorizontal | Orientation::Rotate90 => (true, false),
+        Orientation::FlipVertical | Orientation::Rotate270 => (false, true),
+        Orientation::Rotate180 | Orientation::Rotate270FlipH => (true, true),
+    };
+    let axis = |side: u32, from_end: bool| {
+        let length = f64::from(side) / f64::from(divisor);
+        (if from_end { length.ceil() - length } else { 0.0 }, length)
+    };
+    let ((left, width), (top, height)) = (axis(width, from_right), axis(height, from_bottom));
+    Frame { left, top, width, height }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -136,6 +173,32 @@ mod tests {
                 let got = f64::from(over_white(value, alpha));
                 assert!((got - exact).abs() <= 0.502, "{value} {alpha}: {got} {exact}");
             }
+        }
+    }
+
+    #[test]
+    fn the_part_pixel_of_a_scaled_picture_goes_where_its_edge_goes() {
+        // 2 x 3 pixels, of which the last column and the last row stand for the part pixels.
+        let stored = RgbImage::from_fn(2, 3, |x, y| image::Rgb([x as u8, y as u8, 0]));
+        for orientation in 1..=8 {
+            let orientation = Orientation::from_exif(orientation).expect("1 to 8");
+            let image = upright(stored.clone(), orientation);
+            // At a quarter: 5 x 9 pixels.
+            let (width, height) = upright_sides((5, 9), orientation);
+            let frame = upright_frame((width, height), 4, orientation);
+            assert_eq!(
+                (frame.width, frame.height),
+                (f64::from(width) / 4.0, f64::from(height) / 4.0)
+            );
+            assert_eq!(frame.width.ceil() as u32, image.width());
+            assert_eq!(frame.height.ceil() as u32, image.height());
+            let is_part = |pixel: &image::Rgb<u8>| pixel[0] == 1 || pixel[1] == 2;
+            // The corner that holds no part pixel is where no part is cut off.
+            let whole = image.enumerate_pixels().find(|(_, _, pixel)| pixel.0 == [0, 0, 0]);
+            let (x, y, _) = whole.expect("a pixel");
+            assert_eq!(frame.left > 0.0, x > 0, "{orientation:?}");
+            assert_eq!(frame.top > 0.0, y > 0, "{orientation:?}");
+            assert_eq!(image.pixels().filter(|pixel| is_part(pixel)).count(), 4);
         }
     }
 

@@ -1,24 +1,25 @@
 //! Pillow's 8-bit bicubic resampling, bit for bit.
 //!
 //! A port of `src/libImaging/Resample.c`: antialiased cubic convolution in two passes, with the
-//! weights in fixed point and one rounding to 8 bits after each pass. Only the part of the output that is asked for is computed; since every output pixel is
-//! independent of its neighbours, a window of the result is exactly the crop of the whole.
+//! weights in fixed point and one rounding to 8 bits after each pass. Only the part of the output that
+//! is asked for is computed; since every output pixel is independent of its neighbours, a window of the
+//! result is exactly the crop of the whole.
 
 use image::RgbImage;
+
+use crate::kernels::blend::{FRACTION_BITS, Span, blend};
 
 /// Cubic parameter `a` of Pillow's `bicubic_filter`.
 const CUBIC_A: f64 = -0.5;
 /// Radius of the cubic kernel in source pixels, before it is widened for shrinking.
 const CUBIC_SUPPORT: f64 = 2.0;
-/// Fraction bits of a weight: 32 bits less 8 for the sample and 2 for sign and overshoot.
-const PRECISION_BITS: u32 = 32 - 8 - 2;
-/// A weight is applied as `(high << SPLIT_BITS) + low`, so that both halves fit 16 bits.
-const SPLIT_BITS: u32 = 11;
 
 const CHANNELS: usize = 3;
 /// Source rows that the horizontal pass handles side by side.
-const BLOCK_ROWS: usize = 8;
-const LANES: usize = BLOCK_ROWS * CHANNELS;
+const BLOCK_ROWS: usize = 16;
+const BLOCK_BYTES: usize = BLOCK_ROWS * CHANNELS;
+/// Source columns whose blocks are filled before the next row's: they stay in the first cache.
+const TILE: usize = 256;
 
 /// Outputs `start..start + len` out of the `full` outputs of one axis.
 #[derive(Clone, Copy, Debug)]
@@ -26,12 +27,14 @@ pub(super) struct Window {
     pub full: u64,
     pub start: u64,
     pub len: u32,
+    /// Start and length of the axis in source pixels, of which the first or last may be cut.
+    pub source: (f64, f64),
 }
 
 impl Window {
-    /// All `len` outputs of an axis.
-    pub fn whole(len: u32) -> Self {
-        Self { full: u64::from(len), start: 0, len }
+    /// All `len` outputs of an axis of `source` pixels.
+    pub fn whole(source: u32, len: u32) -> Self {
+        Self { full: u64::from(len), start: 0, len, source: (0.0, f64::from(source)) }
     }
 }
 
@@ -49,14 +52,14 @@ pub(super) fn resample(image: &RgbImage, horizontal: Window, vertical: Window) -
     if vertical_first(image, horizontal, vertical) {
         let in_stride = image.width() as usize * CHANNELS;
         let mut intermediate = RgbImage::new(image.width(), vertical.len);
-        resample_columns(image.as_raw(), &rows, in_stride, &mut intermediate);
+        blend(image.as_raw(), in_stride, rows.taps(), &mut intermediate);
         let resampled = resample_rows(&intermediate, 0..vertical.len as usize, &columns);
         output.copy_from_slice(&resampled);
     } else {
         let needed = rows.source_range();
         let intermediate = resample_rows(image, needed.clone(), &columns);
         rows.shift(needed.start);
-        resample_columns(&intermediate, &rows, out_stride, &mut output);
+        blend(&intermediate, out_stride, rows.taps(), &mut output);
     }
     output
 }
@@ -71,21 +74,16 @@ fn vertical_first(image: &RgbImage, horizontal: Window, vertical: Window) -> boo
 
 /// The taps of every output of one axis.
 struct Kernel {
-    outputs: Vec<Taps>,
-    /// `(high, low)` halves of the fixed-point weights of all outputs, one output after another.
-    weights: Vec<(i16, i16)>,
-}
-
-/// One output: the source samples `first..first + count` and where their weights begin.
-struct Taps {
-    first: usize,
-    count: usize,
-    offset: usize,
+    outputs: Vec<Span>,
+    /// Fixed-point weights of all outputs, one output after another.
+    weights: Vec<i32>,
 }
 
 impl Kernel {
+    /// Taps over `source` pixels.
     fn new(source: u32, window: Window) -> Self {
-        let scale = f64::from(source) / window.full as f64;
+        let (origin, length) = window.source;
+        let scale = length / window.full as f64;
         let filter_scale = scale.max(1.0);
         let support = CUBIC_SUPPORT * filter_scale;
         let inverse = 1.0 / filter_scale;
@@ -93,7 +91,7 @@ impl Kernel {
         let mut kernel = Self { outputs: Vec::with_capacity(window.len as usize), weights: vec![] };
         let mut exact = Vec::new();
         for position in window.start..window.start + u64::from(window.len) {
-            let centre = (position as f64 + 0.5) * scale;
+            let centre = origin + (position as f64 + 0.5) * scale;
             // `as` truncates towards zero and saturates, like the C casts on this range.
             let first = (centre - support + 0.5).max(0.0) as usize;
             let end = ((centre + support + 0.5) as usize).min(source as usize);
@@ -107,27 +105,27 @@ impl Kernel {
                     .iter()
                     .map(|weight| fixed_point(if sum == 0.0 { *weight } else { weight / sum })),
             );
-            kernel.outputs.push(Taps { first, count: end - first, offset });
+            kernel.outputs.push(Span { first, count: end - first, offset });
         }
         kernel
     }
 
     /// The source samples that some output reads.
     fn source_range(&self) -> std::ops::Range<usize> {
-        let start = self.outputs.iter().map(|taps| taps.first).min().unwrap_or(0);
-        let end = self.outputs.iter().map(|taps| taps.first + taps.count).max().unwrap_or(0);
+        let start = self.outputs.iter().map(|span| span.first).min().unwrap_or(0);
+        let end = self.outputs.iter().map(|span| span.first + span.count).max().unwrap_or(0);
         start..end
     }
 
     /// Makes sample positions relative to `origin`.
     fn shift(&mut self, origin: usize) {
-        for taps in &mut self.outputs {
-            taps.first -= origin;
+        for span in &mut self.outputs {
+            span.first -= origin;
         }
     }
 
-    fn weights(&self, taps: &Taps) -> &[(i16, i16)] {
-        &self.weights[taps.offset..taps.offset + taps.count]
+    fn taps(&self) -> (&[Span], &[i32]) {
+        (&self.outputs, &self.weights)
     }
 }
 
@@ -142,106 +140,62 @@ fn cubic(x: f64) -> f64 {
     }
 }
 
-/// Rounds half away from zero to `PRECISION_BITS`, then splits.
-fn fixed_point(weight: f64) -> (i16, i16) {
+/// Rounds half away from zero to `FRACTION_BITS`.
+fn fixed_point(weight: f64) -> i32 {
     let half = if weight < 0.0 { -0.5 } else { 0.5 };
-    let fixed = (half + weight * f64::from(1 << PRECISION_BITS)) as i32;
-    let high = fixed >> SPLIT_BITS;
-    ((high as i16), (fixed - (high << SPLIT_BITS)) as i16)
-}
-
-/// Sums of sample × weight for `N` neighbouring samples, with the two weight halves apart.
-///
-/// 16-bit factors let every x86-64 and ARM compiler multiply in vectors; SSE2 has no 32-bit one.
-struct Accumulator<const N: usize> {
-    high: [i32; N],
-    low: [i32; N],
-}
-
-impl<const N: usize> Accumulator<N> {
-    fn new() -> Self {
-        Self { high: [0; N], low: [0; N] }
-    }
-
-    #[inline(always)]
-    fn add(&mut self, samples: &[u8; N], (high, low): (i16, i16)) {
-        let sums = self.high.iter_mut().zip(&mut self.low);
-        for ((high_sum, low_sum), sample) in sums.zip(samples) {
-            let sample = i32::from(*sample);
-            *high_sum += sample * i32::from(high);
-            *low_sum += sample * i32::from(low);
-        }
-    }
-
-    #[inline(always)]
-    fn round(&self, lane: usize) -> u8 {
-        let sum = (self.high[lane] << SPLIT_BITS) + self.low[lane];
-        ((sum + (1 << (PRECISION_BITS - 1))) >> PRECISION_BITS).clamp(0, 255) as u8
-    }
+    (half + weight * f64::from(1 << FRACTION_BITS)) as i32
 }
 
 /// Horizontal pass over the source rows `rows`; returns rows of `outputs × 3` bytes.
 ///
-/// Blocks of rows are transposed first: neighbouring lanes then share a weight, which turns the
+/// Blocks of rows are transposed first: neighbouring bytes then share a weight, which turns the
 /// strided sum over a row into whole-vector arithmetic.
-fn resample_rows(image: &RgbImage, rows: std::ops::Range<usize>, kernel: &Kernel) -> Vec<u8> {
-    let source = kernel.source_range();
+fn resample_rows(image: &RgbImage, rows: std::ops::Range<usize>, columns: &Kernel) -> Vec<u8> {
+    let source = columns.source_range();
+    let spans: Vec<Span> = columns
+        .outputs
+        .iter()
+        .map(|span| Span { first: span.first - source.start, ..*span })
+        .collect();
     let in_stride = image.width() as usize * CHANNELS;
-    let out_stride = kernel.outputs.len() * CHANNELS;
+    let out_stride = spans.len() * CHANNELS;
     let mut output = vec![0; rows.len() * out_stride];
-    let mut block = vec![[0; LANES]; source.len()];
+    let mut block = vec![[0; BLOCK_BYTES]; source.len()];
+    let mut blended = vec![[0; BLOCK_BYTES]; spans.len()];
 
     let input = &image.as_raw()[rows.start * in_stride..rows.end * in_stride];
     let input_blocks = input.chunks(in_stride * BLOCK_ROWS);
     for (input, output) in input_blocks.zip(output.chunks_mut(out_stride * BLOCK_ROWS)) {
-        for (row, line) in input.chunks_exact(in_stride).enumerate() {
-            let line = &line[source.start * CHANNELS..source.end * CHANNELS];
-            for (lanes, pixel) in block.iter_mut().zip(line.chunks_exact(CHANNELS)) {
-                lanes[row * CHANNELS..(row + 1) * CHANNELS].copy_from_slice(pixel);
+        for (tile, pixels) in block.chunks_mut(TILE).enumerate() {
+            let start = (source.start + tile * TILE) * CHANNELS;
+            for (row, line) in input.chunks_exact(in_stride).enumerate() {
+                copy_row(&line[start..start + pixels.len() * CHANNELS], row, pixels);
             }
         }
-        for (x, taps) in kernel.outputs.iter().enumerate() {
-            let mut sums = Accumulator::<LANES>::new();
-            let first = taps.first - source.start;
-            for (lanes, weight) in block[first..].iter().zip(kernel.weights(taps)) {
-                sums.add(lanes, *weight);
-            }
-            for (row, line) in output.chunks_exact_mut(out_stride).enumerate() {
-                for channel in 0..CHANNELS {
-                    line[x * CHANNELS + channel] = sums.round(row * CHANNELS + channel);
-                }
+        let taps = (&*spans, &*columns.weights);
+        blend(block.as_flattened(), BLOCK_BYTES, taps, blended.as_flattened_mut());
+        for (row, line) in output.chunks_exact_mut(out_stride).enumerate() {
+            for (to, bytes) in line.as_chunks_mut::<CHANNELS>().0.iter_mut().zip(&blended) {
+                to.copy_from_slice(&bytes[row * CHANNELS..(row + 1) * CHANNELS]);
             }
         }
     }
     output
 }
 
-/// Vertical pass over rows of `stride` bytes into `output`, whose rows have the same length.
-fn resample_columns(rows: &[u8], kernel: &Kernel, stride: usize, output: &mut RgbImage) {
-    for (line, taps) in output.chunks_exact_mut(stride).zip(&kernel.outputs) {
-        let weights = kernel.weights(taps);
-        let rows = &rows[taps.first * stride..];
-        let mut pieces = line.chunks_exact_mut(LANES);
-        let mut x = 0;
-        for piece in &mut pieces {
-            let mut sums = Accumulator::<LANES>::new();
-            for (row, weight) in rows.chunks_exact(stride).zip(weights) {
-                if let Some(samples) = row[x..].first_chunk() {
-                    sums.add(samples, *weight);
-                }
-            }
-            for (lane, byte) in piece.iter_mut().enumerate() {
-                *byte = sums.round(lane);
-            }
-            x += LANES;
+/// Puts a row's pixels into its place in each block. Four bytes at a time: the fourth lies in the
+/// place of the next row, which comes later.
+fn copy_row(line: &[u8], row: usize, blocks: &mut [[u8; BLOCK_BYTES]]) {
+    let at = row * CHANNELS;
+    let mut done = 0;
+    if at + 4 <= BLOCK_BYTES {
+        for (block, pixel) in blocks.iter_mut().zip(line.windows(4).step_by(CHANNELS)) {
+            block[at..at + 4].copy_from_slice(pixel);
+            done += 1;
         }
-        for (offset, byte) in pieces.into_remainder().iter_mut().enumerate() {
-            let mut sum = Accumulator::<1>::new();
-            for (row, weight) in rows.chunks_exact(stride).zip(weights) {
-                sum.add(&[row[x + offset]], *weight);
-            }
-            *byte = sum.round(0);
-        }
+    }
+    for (block, pixel) in blocks.iter_mut().zip(line.as_chunks::<CHANNELS>().0).skip(done) {
+        block[at..at + CHANNELS].copy_from_slice(pixel);
     }
 }
 
@@ -250,19 +204,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn split_weights_add_up_and_fit_sixteen_bits() {
-        for weight in [-0.13, -1e-9, 0.0, 0.25, 0.5, 1.0, 1.3] {
-            let (high, low) = fixed_point(weight);
-            let joined = (i32::from(high) << SPLIT_BITS) + i32::from(low);
-            let expected = (weight * f64::from(1 << PRECISION_BITS)).round() as i32;
-            assert_eq!(joined, expected, "{weight}");
-        }
-    }
-
-    #[test]
     fn unchanged_size_is_the_identity() {
         let image = RgbImage::from_fn(19, 11, |x, y| image::Rgb([x as u8 * 13, y as u8 * 23, 255]));
-        assert_eq!(resample(&image, Window::whole(19), Window::whole(11)), image);
+        assert_eq!(resample(&image, Window::whole(19, 19), Window::whole(11, 11)), image);
     }
 
     #[test]
@@ -270,18 +214,30 @@ mod tests {
         let image = RgbImage::from_fn(70, 50, |x, y| {
             image::Rgb([(x * y) as u8, (x * 7 + y * 31) as u8, (x ^ y) as u8])
         });
-        let whole = resample(&image, Window::whole(41), Window::whole(90));
-        let horizontal = Window { full: 41, start: 9, len: 20 };
-        let vertical = Window { full: 90, start: 30, len: 33 };
+        let whole = resample(&image, Window::whole(70, 41), Window::whole(50, 90));
+        let horizontal = Window { start: 9, len: 20, ..Window::whole(70, 41) };
+        let vertical = Window { start: 30, len: 33, ..Window::whole(50, 90) };
         let window = resample(&image, horizontal, vertical);
         assert_eq!(window, image::imageops::crop_imm(&whole, 9, 30, 20, 33).to_image());
     }
 
     #[test]
+    fn what_is_cut_off_a_pixel_shifts_the_samples() {
+        // A ramp of 8 a pixel: the middle of 20.5 pixels lies a quarter of one before that of 21.
+        let image = RgbImage::from_fn(21, 8, |x, _| image::Rgb([20 + 8 * x as u8; 3]));
+        let middle = |source: (f64, f64)| {
+            let horizontal = Window { source, ..Window::whole(21, 7) };
+            resample(&image, horizontal, Window::whole(8, 1)).get_pixel(3, 0)[0]
+        };
+        assert_eq!(middle((0.0, 21.0)), 100);
+        assert_eq!((middle((0.0, 20.5)), middle((0.5, 20.5))), (98, 102));
+    }
+
+    #[test]
     fn empty_sides_do_not_panic() {
         let image = RgbImage::new(0, 4);
-        assert_eq!(resample(&image, Window::whole(2), Window::whole(2)), RgbImage::new(2, 2));
+        assert_eq!(resample(&image, Window::whole(0, 2), Window::whole(4, 2)), RgbImage::new(2, 2));
         let image = RgbImage::new(3, 4);
-        assert!(resample(&image, Window::whole(0), Window::whole(2)).is_empty());
+        assert!(resample(&image, Window::whole(3, 0), Window::whole(4, 2)).is_empty());
     }
 }

@@ -265,7 +265,7 @@ fn read_info(text: &str) -> Result<HeadInfo, String> {
 mod tests {
     use super::super::recipe::Scale;
     use super::*;
-    use crate::decode::IccPolicy;
+    use crate::decode::{DecodeMode, IccPolicy};
     use crate::kernels::Precision;
     use crate::preprocess::Preprocess;
     use crate::vit::PosEmbedRule;
@@ -280,6 +280,7 @@ mod tests {
             preprocess: Preprocess::default(),
             icc: IccPolicy::Ignore,
             precision: Precision::F32,
+            decode: DecodeMode::Exact,
         };
         let info = HeadInfo::new(
             (&model, vec!["cat".to_owned(), "dog".to_owned()]),

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use engine::decode::DecodeOptions;
+use engine::decode::{DecodeOptions, Decoded};
 use engine::{Embedding, Pixels};
 
 use super::gone::Gone;
@@ -48,7 +48,7 @@ impl Run<'_> {
             return Ok(());
         }
         let embedder = self.embedder;
-        let decode = embedder.map(|embedder| embedder.decode_options()).unwrap_or_default();
+        let decode = embedder.map(|embedder| embedder.input_options()).unwrap_or_default();
         let cancel = self.cancel;
         let known = Recognise { reader: self.collection.reader() };
         let metadata = self.metadata;
@@ -343,7 +343,7 @@ impl Work<'_> {
         let Some(embedder) = embedder else {
             return Err(skipped("there is no model to embed it with".to_owned()));
         };
-        let to_pixels = |image: &engine::RgbImage, _: &ContentHash| embedder.prepare(image);
+        let to_pixels = |decoded: &Decoded, _: &ContentHash| embedder.prepare_decoded(decoded);
         let (picture, pixels) =
             pipeline::decode(&self.path, &bytes, sha256, self.decode, &to_pixels)?;
         Ok(Prepared { kind: Kind::Picture(picture), stamp, payload, pixels: Some(pixels) })

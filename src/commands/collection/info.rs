@@ -91,7 +91,10 @@ pub fn model(manifest: &Manifest) -> Outcome<()> {
     print(&format!("model        {} (weights {})", model.name, model.weights_sha256))?;
     print(&format!("embedding    {} x {}", model.dim, model.pooling))?;
     let (resize, crop) = (model.preprocess.resize, model.preprocess.crop);
-    print(&format!("input        resize {resize}, crop {crop}, icc {}", model.icc))?;
+    print(&format!(
+        "input        resize {resize}, crop {crop}, icc {}, decode {}",
+        model.icc, model.decode
+    ))?;
     print(&format!("positions    {}", model.pos_embed))?;
     print(&format!("fingerprint  {fingerprint}"))
 }
@@ -120,6 +123,7 @@ pub fn manifest_json(name: &str, manifest: &Manifest) -> serde_json::Value {
         "pos_embed": manifest.model.pos_embed,
         "preprocess": manifest.model.preprocess,
         "icc": manifest.model.icc,
+        "decode": manifest.model.decode,
         "metric": manifest.metric,
         "precision": manifest.precision,
         "ann_from": manifest.ann_from,
