@@ -331,9 +331,14 @@ mod tests {
         let again = serde_json::to_string(&old).expect("JSON");
         assert!(!again.contains("precision"), "{again}");
 
-        let bf16 = ModelIdentity { precision: Precision::Bf16, ..old.clone() };
-        assert_ne!(bf16.fingerprint(), old.fingerprint());
-        let json = serde_json::to_string(&bf16).expect("JSON");
-        assert_eq!(serde_json::from_str::<ModelIdentity>(&json).expect("identity"), bf16);
+        let mut fingerprints = vec![old.fingerprint()];
+        for precision in [Precision::Bf16, Precision::Int8] {
+            let other = ModelIdentity { precision, ..old.clone() };
+            assert!(!fingerprints.contains(&other.fingerprint()), "{precision}");
+            fingerprints.push(other.fingerprint());
+            let json = serde_json::to_string(&other).expect("JSON");
+            assert!(json.contains(&format!(r#""precision":"{precision}""#)), "{json}");
+            assert_eq!(serde_json::from_str::<ModelIdentity>(&json).expect("identity"), other);
+        }
     }
 }
