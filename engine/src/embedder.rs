@@ -195,11 +195,14 @@ impl DinoEmbedder {
         device: &Device,
     ) -> Result<Self> {
         let place = Placement { device, precision: options.precision, isa: options.isa };
-        let backbone = Backbone::load(weights, options.pos_embed, place)?;
+        // One thread hashes while the others pack.
+        let (backbone, sha256) =
+            rayon::join(|| Backbone::load(weights, options.pos_embed, place), || weights.sha256());
+        let (backbone, sha256) = (backbone?, sha256?);
         let config = backbone.config();
         let identity = ModelIdentity {
             name: weights.metadata("akin.name").unwrap_or_else(|| config.variant_name()),
-            weights_sha256: weights.sha256().to_owned(),
+            weights_sha256: sha256.to_owned(),
             dim: options.pooling.dim(config.embed_dim),
             pooling: options.pooling,
             pos_embed: options.pos_embed,

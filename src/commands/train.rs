@@ -95,7 +95,7 @@ fn distill(settings: &Settings, args: &DistillArgs) -> Outcome {
         }
     };
     let mut run =
-        Distiller::new(config, &teacher, weights.sha256(), student, args.cache.as_deref())?;
+        Distiller::new(config, &teacher, weights.sha256()?, student, args.cache.as_deref())?;
     let checkpoint = args.out.join("checkpoint.safetensors");
     if checkpoint.exists() {
         run.resume(&checkpoint)?;

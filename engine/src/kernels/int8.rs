@@ -34,8 +34,8 @@ pub(crate) struct Int8 {
     /// Column blocks of 16 in a panel of weights.
     pub panel: usize,
     pub multiply: unsafe fn(&Product),
-    /// Normalised rows to bytes, and the rows' scales.
-    pub normalise: unsafe fn(&Normalise, *mut f32),
+    /// Rows, normalised and multiplied with a factor for each value, to bytes, and the rows' scales.
+    pub normalise: unsafe fn(&Normalise, *const f32, *mut f32),
     pub quantise: unsafe fn(&Quantise),
 }
 

@@ -1,6 +1,8 @@
 //! Weights as the kernels read them, made once when a model is loaded.
 #![expect(unsafe_code, reason = "the kernels take pointers")]
 
+use std::mem::MaybeUninit;
+
 use rayon::prelude::*;
 
 use super::block::Scales;
@@ -64,11 +66,15 @@ pub(crate) struct Matrix {
 struct Columns {
     start: Vec<i32>,
     scales: Vec<f32>,
+    /// What normed rows are multiplied with before they are stored, one for each of their values.
+    factors: Vec<f32>,
 }
 
 /// How rows that are to be multiplied are stored as bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Left {
+    /// Normed, and each value times a [factor](Matrix::factors); with 128 added.
+    Normed,
     /// With 128 added.
     Signed,
     /// As what they are above the least value of GELU.
@@ -131,12 +137,17 @@ impl Matrix {
         let (depth, blocks) = (inner.div_ceil(TILE_VALUES), bias.len() / BLOCK);
         let padded = depth * TILE_VALUES;
         let mut bytes = vec![0i8; bias.len() * padded];
-        let quantise =
-            |(column, bytes): (usize, &mut [i8])| quantised(&row(column)[..inner], bytes);
+        let factors = match left {
+            Left::Normed => channel_factors(inner, bias.len(), &|column| &row(column)[..inner]),
+            Left::Signed | Left::Gelu => vec![1.0; inner],
+        };
+        let quantise = |(column, bytes): (usize, &mut [i8])| {
+            quantised(&divided(&row(column)[..inner], &factors), bytes)
+        };
         let columns = bytes.par_chunks_mut(padded).enumerate().map(quantise);
         let (scales, sums): (Vec<f32>, Vec<i32>) = columns.unzip();
         let start = match left {
-            Left::Signed => sums.iter().map(|sum| -128 * sum).collect(),
+            Left::Normed | Left::Signed => sums.iter().map(|sum| -128 * sum).collect(),
             Left::Gelu => {
                 for ((bias, sum), scale) in bias.iter_mut().zip(&sums).zip(&scales) {
                     *bias +=
@@ -153,12 +164,18 @@ impl Matrix {
                 unsafe { to.copy_from_nonoverlapping(bytes.as_ptr(), TILE_VALUES) };
             }
         });
-        Self { lanes, bias, depth, blocks, panel, bytes: Some(Columns { start, scales }) }
+        Self { lanes, bias, depth, blocks, panel, bytes: Some(Columns { start, scales, factors }) }
     }
 
     /// Whether the left factor is to be of bytes.
     pub(crate) fn takes_bytes(&self) -> bool {
         self.bytes.is_some()
+    }
+
+    /// What normed rows are multiplied with before they are stored as bytes, one for each of their
+    /// values; its weights have been divided by it.
+    pub(crate) fn factors(&self) -> &[f32] {
+        self.bytes.as_ref().map_or(&[], |columns| &columns.factors)
     }
 
     /// Tiles along the inner axis.
@@ -189,9 +206,33 @@ impl Matrix {
 
     /// Bytes held.
     pub(crate) fn bytes(&self) -> usize {
-        let columns = self.bytes.as_ref().map_or(0, |columns| 2 * size_of_val(&columns.scales[..]));
+        let columns = self.bytes.as_ref().map_or(0, |columns| {
+            2 * size_of_val(&columns.scales[..]) + size_of_val(&columns.factors[..])
+        });
         self.lanes.bytes() + size_of_val(self.bias.as_slice()) + columns
     }
+}
+
+/// How the steps of bytes are shared between normed rows and weights: by the root of each input
+/// channel's largest weight. Rows are normed, so a channel that weighs little matters little, and
+/// one whose outliers a small gain makes up for no longer decides the scale of a row. (SmoothQuant,
+/// arXiv 2211.10438, with the same variance assumed for all channels instead of measured.)
+fn channel_factors<'a>(inner: usize, columns: usize, row: &dyn Fn(usize) -> &'a [f32]) -> Vec<f32> {
+    let mut largest = vec![0f32; inner];
+    for column in 0..columns {
+        for (largest, weight) in largest.iter_mut().zip(row(column)) {
+            *largest = largest.max(weight.abs());
+        }
+    }
+    let most = largest.iter().fold(0f32, |most, largest| most.max(*largest));
+    // Channels that are not used at all still need a number to divide by.
+    let least = if most > 0.0 { most * 1e-6 } else { 1.0 };
+    largest.into_iter().map(|largest| largest.max(least).sqrt()).collect()
+}
+
+/// Weights for rows that are multiplied with these factors.
+pub(super) fn divided(weights: &[f32], factors: &[f32]) -> Vec<f32> {
+    weights.iter().zip(factors).map(|(weight, factor)| weight / factor).collect()
 }
 
 /// Weights to bytes, and what one step of them is worth and their sum.
@@ -219,8 +260,8 @@ fn panels(
     fill: &(dyn Fn(usize, *mut f32) + Sync),
 ) -> Lanes {
     let height = depth * BLOCK;
-    let mut lanes = Lanes::new(blocks * BLOCK * height);
-    lanes.0.par_chunks_mut(panel * height).enumerate().for_each(|(index, lines)| {
+    let mut lines: Box<[MaybeUninit<Line>]> = Box::new_uninit_slice(blocks * height);
+    lines.par_chunks_mut(panel * height).enumerate().for_each(|(index, lines)| {
         let count = (blocks - index * panel).min(panel);
         let mut tiles = Lanes::new(depth * TILE);
         let tiles = tiles.as_mut_ptr();
@@ -239,5 +280,6 @@ fn panels(
             }
         }
     });
-    lanes
+    // SAFETY: the transpositions wrote every column block of every row of every panel.
+    Lanes(unsafe { lines.assume_init() }.into_vec())
 }

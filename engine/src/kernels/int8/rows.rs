@@ -34,9 +34,10 @@ pub(crate) struct Quantise {
     pub scales: *mut f32,
 }
 
-/// Normalises rows to mean 0 and variance 1, as bytes; `scales` gets one value a row.
+/// Normalises rows to mean 0 and variance 1, and stores them as bytes after multiplying each value
+/// with its factor; `scales` gets one value a row.
 #[inline(always)]
-pub(super) unsafe fn normalise<S: Simd>(n: &Normalise, scales: *mut f32) {
+pub(super) unsafe fn normalise<S: Simd>(n: &Normalise, factors: *const f32, scales: *mut f32) {
     for row in 0..n.rows {
         let from = n.from.add(row * n.stride);
         let to = n.to.add(row_at(row, n.tile_row));
@@ -46,7 +47,8 @@ pub(super) unsafe fn normalise<S: Simd>(n: &Normalise, scales: *mut f32) {
         for i in (0..n.width).step_by(S::LANES) {
             let centred = S::sub(S::load(from.add(i)), mean);
             squares = S::fma(centred, centred, squares);
-            largest = S::max(largest, S::max(centred, S::sub(zero, centred)));
+            let value = S::mul(centred, S::load(factors.add(i)));
+            largest = S::max(largest, S::max(value, S::sub(zero, value)));
         }
         let variance = S::sum(squares) / n.width as f32;
         let largest = S::largest(largest);
@@ -55,7 +57,8 @@ pub(super) unsafe fn normalise<S: Simd>(n: &Normalise, scales: *mut f32) {
         let factor = S::splat(if largest > 0.0 { LARGEST / largest } else { 0.0 });
         for i in (0..n.width).step_by(S::LANES) {
             let centred = S::sub(S::load(from.add(i)), mean);
-            let byte = S::add(S::mul(centred, factor), S::splat(OFFSET));
+            let value = S::mul(centred, S::load(factors.add(i)));
+            let byte = S::add(S::mul(value, factor), S::splat(OFFSET));
             Bytes::store::<S>(place::<Bytes>(to, i), byte);
         }
     }

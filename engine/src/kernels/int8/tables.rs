@@ -23,9 +23,9 @@ macro_rules! int8 {
             use super::*;
 
             $(#[$features])*
-            unsafe fn normalise(n: &Normalise, scales: *mut f32) {
+            unsafe fn normalise(n: &Normalise, factors: *const f32, scales: *mut f32) {
                 // SAFETY: the contract of a table.
-                unsafe { rows::normalise::<$simd>(n, scales) }
+                unsafe { rows::normalise::<$simd>(n, factors, scales) }
             }
 
             $(#[$features])*

@@ -173,7 +173,7 @@ fn products_have_the_same_bits_on_every_instruction_set() {
     for left in [Left::Signed, Left::Gelu] {
         // GELU's values are not below its least.
         let x: Vec<f32> = match left {
-            Left::Signed => x.clone(),
+            Left::Normed | Left::Signed => x.clone(),
             Left::Gelu => x.iter().map(|x| if *x < -0.9 { 8.0 } else { x.max(-0.16) }).collect(),
         };
         for (rows, inner, columns) in [
@@ -222,7 +222,7 @@ fn bytes_are_within_half_a_step_and_the_bias_makes_up_for_gelus_least_value() {
             for r in 0..count {
                 let scale = rows.scales[r];
                 let (offset, least) = match left {
-                    Left::Signed => (-128.0, 0.0),
+                    Left::Normed | Left::Signed => (-128.0, 0.0),
                     Left::Gelu => (0.0, GELU_LEAST),
                 };
                 let mut values = Vec::new();
@@ -253,6 +253,7 @@ fn rows_are_normalised_and_one_that_is_not_finite_has_no_scale() {
     let mut x = noise(count * width, 5);
     x.iter_mut().enumerate().for_each(|(i, x)| *x = *x * (1 + i % 7) as f32 + 3.0);
     x[2 * width..3 * width].fill(4.0);
+    let factors: Vec<f32> = noise(width, 6).iter().map(|x| x.abs() + 0.01).collect();
     for (bad, value) in [(5, f32::NAN), (7, f32::INFINITY)] {
         x[bad * width + 17] = value;
     }
@@ -270,7 +271,7 @@ fn rows_are_normalised_and_one_that_is_not_finite_has_no_scale() {
             tile_row: depth * TILE,
         };
         // SAFETY: rows on one side, tiles and scales on the other.
-        unsafe { (int8.normalise)(&work, made.scales.as_mut_ptr()) };
+        unsafe { (int8.normalise)(&work, factors.as_ptr(), made.scales.as_mut_ptr()) };
         let quantised = Rows::of(float, int8, &x, width, Left::Signed);
         for (row, x) in x.chunks_exact(width).enumerate() {
             let scale = made.scales[row];
@@ -282,10 +283,37 @@ fn rows_are_normalised_and_one_that_is_not_finite_has_no_scale() {
             let variance = x.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>();
             let factor = 1.0 / (variance / width as f64 + 1e-6).sqrt();
             for (i, x) in x.iter().enumerate() {
-                let want = (f64::from(*x) - mean) * factor;
+                let want = (f64::from(*x) - mean) * factor * f64::from(factors[i]);
                 let got = f64::from(f32::from(made.byte(row, i)) - 128.0) * f64::from(scale);
                 let limit = 0.501 * f64::from(scale) + 1e-5;
                 assert!((got - want).abs() <= limit, "{isa:?} {row} {i}: {got} not {want}");
+            }
+        }
+    }
+}
+
+#[test]
+fn factors_of_normed_rows_are_taken_from_the_weights_again() {
+    let inner = 96;
+    let mut weights = noise(48 * inner, 7);
+    // A channel with small weights, and one that is not used.
+    weights.iter_mut().skip(3).step_by(inner).for_each(|w| *w *= 1e-3);
+    weights.iter_mut().skip(4).step_by(inner).for_each(|w| *w = 0.0);
+    for (isa, float, int8) in tables() {
+        let row = |column: usize| &weights[column * inner..(column + 1) * inner];
+        let bias = vec![0.0; 48];
+        let matrix = Matrix::pack_bytes(float, int8.panel, inner, bias, Left::Normed, row);
+        let factors = matrix.factors();
+        assert!(factors[3] < 0.05 * factors[0] && factors[4] > 0.0, "{isa:?}");
+        let x = noise(5 * inner, 8);
+        let scaled: Vec<f32> = x.iter().zip(factors.iter().cycle()).map(|(x, f)| x * f).collect();
+        let rows = Rows::of(float, int8, &scaled, inner, Left::Signed);
+        let got = rows.times(float, int8, &matrix, 5);
+        for (r, x) in x.chunks_exact(inner).enumerate() {
+            for column in 0..48 {
+                let want: f32 = x.iter().zip(row(column)).map(|(x, w)| x * w).sum();
+                let got = got[r * 48 + column];
+                assert!((got - want).abs() <= 0.1, "{isa:?} {r} {column}: {got} not {want}");
             }
         }
     }

@@ -48,7 +48,10 @@ impl Pass<'_> {
         // thread's.
         unsafe {
             match self.kernels.int8.filter(|_| matrix.takes_bytes()) {
-                Some(int8) => (int8.normalise)(&work, scales.wrapping_add(first)),
+                Some(int8) => {
+                    let factors = matrix.factors().as_ptr();
+                    (int8.normalise)(&work, factors, scales.wrapping_add(first));
+                }
                 None => (self.kernels.float.normalise)(&work),
             }
         }

@@ -74,11 +74,11 @@ impl Linear {
         let padded = hidden.next_multiple_of(BLOCK * kernels.float.per_lane);
         match ffn {
             FfnKind::Mlp => {
-                self.pack_columns(kernels, Left::Signed, kernels.panel(), padded, |column| {
+                self.pack_columns(kernels, Left::Normed, kernels.panel(), padded, |column| {
                     Some(column).filter(|&column| column < hidden)
                 })
             }
-            FfnKind::SwiGlu => self.pack_columns(kernels, Left::Signed, 2, 2 * padded, |column| {
+            FfnKind::SwiGlu => self.pack_columns(kernels, Left::Normed, 2, 2 * padded, |column| {
                 let (block, inside) = (column / BLOCK, column % BLOCK);
                 let of_half = block / 2 * BLOCK + inside;
                 (of_half < hidden).then_some(block % 2 * hidden + of_half)
@@ -189,7 +189,7 @@ impl Block {
         let mut down = linear(down_name, hidden)?;
         down.scale(&value("ls2.gamma")?);
         Ok(Self {
-            qkv: qkv.pack(kernels, Left::Signed),
+            qkv: qkv.pack(kernels, Left::Normed),
             proj: proj.pack(kernels, Left::Signed),
             up: up.pack_hidden(kernels, config.ffn, hidden),
             down: down.pack(kernels, hidden_left(config.ffn)),
