@@ -425,7 +425,7 @@ impl Collection {
 /// Model and settings in words, for a message about two of them that differ.
 pub(crate) fn describe(model: &ModelIdentity) -> String {
     format!(
-        "{} (weights {}…, pooling {}, position embeddings {}, resize {}, crop {}, icc {})",
+        "{} (weights {}…, pooling {}, position embeddings {}, resize {}, crop {}, icc {}, matmul {})",
         model.name,
         model.weights_sha256.get(..8).unwrap_or_default(),
         model.pooling,
@@ -433,5 +433,6 @@ pub(crate) fn describe(model: &ModelIdentity) -> String {
         model.preprocess.resize,
         model.preprocess.crop,
         model.icc,
+        model.precision,
     )
 }

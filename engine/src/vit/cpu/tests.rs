@@ -340,19 +340,40 @@ fn odd_sizes_and_batches_agree_with_the_plain_pass() {
 fn wide_and_gated_networks_agree_with_the_plain_pass() {
     everywhere(|isa| {
         for precision in PRECISIONS {
+            // The first block is never of bytes.
+            let depth = if precision == Precision::Int8 { 2 } else { 1 };
             for dim in [384, 768, 1024] {
-                check(&shape(dim, 1, FfnKind::Mlp, 0), isa, precision, 2, (2, 28, 28));
+                check(&shape(dim, depth, FfnKind::Mlp, 0), isa, precision, 2, (2, 28, 28));
             }
-            check(&shape(1536, 1, FfnKind::SwiGlu, 4), isa, precision, 2, (1, 28, 28));
+            check(&shape(1536, depth, FfnKind::SwiGlu, 4), isa, precision, 2, (1, 28, 28));
             check(&shape(128, 2, FfnKind::SwiGlu, 0), isa, precision, 1, (4, 42, 42));
         }
     });
 }
 
 #[test]
+fn int8_is_not_bf16_after_the_first_block() {
+    let config = shape(128, 2, FfnKind::Mlp, 0);
+    let drawn = Drawn::new(&config);
+    let image = noise(3 * 42 * 42, 5, 2.0);
+    everywhere(|isa| {
+        let [bf16, int8] = [Precision::Bf16, Precision::Int8].map(|precision| {
+            let model = drawn.load(&config, isa, precision);
+            let batch = Batch { images: &[&image], height: 42, width: 42 };
+            let mut out = vec![0f32; 2 * 10 * 128];
+            model.forward(&Team::new(2), batch, &[0, 1], Tokens::All, &mut out);
+            out
+        });
+        let (first, second) = bf16.split_at(10 * 128);
+        assert_eq!(first, &int8[..10 * 128], "{isa:?}");
+        assert_ne!(second, &int8[10 * 128..], "{isa:?}");
+    });
+}
+
+#[test]
 fn long_sequences_agree_with_the_plain_pass() {
     // 1,370 tokens and four registers: several blocks of keys.
-    let config = shape(64, 1, FfnKind::Mlp, 4);
+    let config = shape(64, 2, FfnKind::Mlp, 4);
     everywhere(|isa| {
         for precision in PRECISIONS {
             check(&config, isa, precision, 2, (1, 518, 518));

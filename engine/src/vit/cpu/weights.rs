@@ -129,9 +129,14 @@ impl Packed {
         values: &(dyn Fn(&str) -> Result<Vec<f32>, E> + Sync),
     ) -> Result<Self, E> {
         let kernel = kernels.float;
+        let kernels_of = |index: usize| Kernels {
+            // Bytes are too coarse for the first block: drawings lose most there (docs/performance.md).
+            int8: kernels.int8.filter(|_| index > 0),
+            ..kernels
+        };
         let blocks = (0..config.depth)
             .into_par_iter()
-            .map(|index| Block::load(config, kernels, index, values))
+            .map(|index| Block::load(config, kernels_of(index), index, values))
             .collect::<Result<_, E>>()?;
         let inner = 3 * PATCH_SIZE * PATCH_SIZE;
         let patch = values("patch_embed.proj.weight")?;
