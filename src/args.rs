@@ -221,7 +221,7 @@ pub struct DistillArgs {
     pub seed: u64,
     /// Matrix products in bf16 (sums and all else in f32), or in f32
     #[arg(long, value_enum, default_value = "bf16")]
-    pub matmul: MatmulArg,
+    pub matmul: TrainMatmulArg,
     /// Steps between checkpoints
     #[arg(long, value_name = "N", default_value = "200", value_parser = positive)]
     pub save_every: usize,
@@ -234,7 +234,7 @@ pub struct DistillArgs {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum MatmulArg {
+pub enum TrainMatmulArg {
     /// Single precision
     F32,
     /// Factors rounded to bf16, sums in f32

@@ -1,6 +1,6 @@
 """Embedding speed: Akin beside PyTorch, transformers, ONNX Runtime and OpenVINO, in one run.
 
-    pip install torch transformers onnx onnxruntime openvino safetensors numpy
+    pip install torch transformers onnx onnxruntime openvino nncf safetensors numpy
     cargo build --release
     python bench/peers/embed.py --akin target/release/akin --weights model.safetensors --work /tmp/embed
 
@@ -10,7 +10,9 @@ batch; workers that are not asked are stopped. Printed: pictures a second (media
 the ratio of Akin's median to each peer's, with the least and largest ratio of a round.
 
 Weights are a safetensors file of a DINOv2 ViT with an MLP, in the original layout or that of Hugging
-Face transformers. The ONNX model is exported from the plain PyTorch module below.
+Face transformers. The ONNX model is exported from the plain PyTorch module below; from it come the int8
+models, ONNX Runtime's by dynamic quantisation (weights by channel), OpenVINO's by NNCF's post-training
+quantisation for transformers, calibrated on noise (speed does not depend on the values).
 """
 
 import argparse
@@ -25,10 +27,12 @@ import time
 AKIN = {
     "akin f32": ["--matmul", "f32"],
     "akin bf16": ["--matmul", "bf16"],
+    "akin int8": ["--matmul", "int8"],
     "akin f32 all-tokens": ["--matmul", "f32", "--patch-tokens"],
     "akin bf16 all-tokens": ["--matmul", "bf16", "--patch-tokens"],
     "akin f32 avx2": ["--matmul", "f32", "--isa", "avx2"],
     "akin f32 avx512": ["--matmul", "f32", "--isa", "avx512"],
+    "akin int8 avx2": ["--matmul", "int8", "--isa", "avx2"],
 }
 PEERS = [
     "torch f32",
@@ -37,6 +41,8 @@ PEERS = [
     "onnxruntime f32",
     "openvino f32",
     "openvino bf16",
+    "onnxruntime int8",
+    "openvino int8",
 ]
 
 
@@ -148,9 +154,38 @@ def export(weights, size, out):
     )
 
 
+def quantise(kind, onnx, size):
+    """An int8 model made of the ONNX one, once; its path."""
+    if kind == "onnxruntime":
+        out = onnx.replace(".onnx", ".int8.onnx")
+        if not os.path.exists(out):
+            from onnxruntime.quantization import QuantType, quantize_dynamic
+
+            quantize_dynamic(onnx, out, per_channel=True, weight_type=QuantType.QInt8)
+        return out
+    out = onnx.replace(".onnx", ".int8.xml")
+    if not os.path.exists(out):
+        import nncf
+        import numpy as np
+        import openvino as ov
+
+        rng = np.random.default_rng(0)
+        noise = [rng.standard_normal((1, 3, size, size), np.float32) for _ in range(16)]
+        model = nncf.quantize(
+            ov.Core().read_model(onnx),
+            nncf.Dataset(noise),
+            model_type=nncf.ModelType.TRANSFORMER,
+            subset_size=len(noise),
+        )
+        ov.save_model(model, out, compress_to_fp16=False)
+    return out
+
+
 def engine(name, weights, onnx, threads, size):
     """A function from a batch (n, 3, size, size) to something computed."""
     kind, precision = name.split()
+    if precision == "int8":
+        onnx = quantise(kind, onnx, size)
     if kind == "onnxruntime":
         import onnxruntime as ort
 
@@ -162,15 +197,11 @@ def engine(name, weights, onnx, threads, size):
         import openvino as ov
 
         core = ov.Core()
-        model = core.compile_model(
-            core.read_model(onnx),
-            "CPU",
-            {
-                "INFERENCE_PRECISION_HINT": precision,
-                "INFERENCE_NUM_THREADS": threads,
-                "PERFORMANCE_HINT": "LATENCY",
-            },
-        )
+        settings = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
+        # Of an int8 model the rest is left to OpenVINO: bf16 where the processor has it.
+        if precision != "int8":
+            settings["INFERENCE_PRECISION_HINT"] = precision
+        model = core.compile_model(core.read_model(onnx), "CPU", settings)
         return lambda x: model(x)[0][:, 0]
     import torch
 
@@ -293,6 +324,10 @@ def main():
         code = f"import embed; embed.export({args.weights!r}, {args.size}, {args.onnx!r})"
         folder = os.path.dirname(os.path.abspath(__file__))
         subprocess.run([sys.executable, "-c", code], check=True, cwd=folder, stderr=subprocess.DEVNULL)
+        for kind in [name.split()[0] for name in names if name in PEERS and name.endswith("int8")]:
+            code = f"import embed; embed.quantise({kind!r}, {args.onnx!r}, {args.size})"
+            command = [sys.executable, "-c", code]
+            subprocess.run(command, check=True, cwd=folder, stdout=sys.stderr)
     workers = [Worker(name, args) for name in names]
     batches = [int(b) for b in args.batches.split(",")]
     for w in workers:

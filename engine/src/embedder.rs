@@ -245,11 +245,14 @@ impl DinoEmbedder {
         device: &Device,
     ) -> Result<Self> {
         let place = Placement { device, precision: options.precision, isa: options.isa };
-        let backbone = Backbone::load(weights, options.pos_embed, place)?;
+        // One thread hashes while the others pack.
+        let (backbone, sha256) =
+            rayon::join(|| Backbone::load(weights, options.pos_embed, place), || weights.sha256());
+        let (backbone, sha256) = (backbone?, sha256?);
         let config = backbone.config();
         let identity = ModelIdentity {
             name: weights.metadata("akin.name").unwrap_or_else(|| config.variant_name()),
-            weights_sha256: weights.sha256().to_owned(),
+            weights_sha256: sha256.to_owned(),
             dim: options.pooling.dim(config.embed_dim),
             pooling: options.pooling,
             pos_embed: options.pos_embed,
@@ -382,10 +385,15 @@ mod tests {
         let again = serde_json::to_string(&old).expect("JSON");
         assert!(!again.contains("precision"), "{again}");
 
-        let bf16 = ModelIdentity { precision: Precision::Bf16, ..old.clone() };
-        assert_ne!(bf16.fingerprint(), old.fingerprint());
-        let json = serde_json::to_string(&bf16).expect("JSON");
-        assert_eq!(serde_json::from_str::<ModelIdentity>(&json).expect("identity"), bf16);
+        let mut fingerprints = vec![old.fingerprint()];
+        for precision in [Precision::Bf16, Precision::Int8] {
+            let other = ModelIdentity { precision, ..old.clone() };
+            assert!(!fingerprints.contains(&other.fingerprint()), "{precision}");
+            fingerprints.push(other.fingerprint());
+            let json = serde_json::to_string(&other).expect("JSON");
+            assert!(json.contains(&format!(r#""precision":"{precision}""#)), "{json}");
+            assert_eq!(serde_json::from_str::<ModelIdentity>(&json).expect("identity"), other);
+        }
 
         assert!(!again.contains("decode"), "{again}");
         let fast = ModelIdentity { decode: DecodeMode::Fast, ..old.clone() };

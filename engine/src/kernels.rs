@@ -14,6 +14,7 @@ mod packed;
 mod team;
 mod peak;
 mod isa;
+mod int8;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
@@ -23,9 +24,10 @@ mod avx512;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod tiles;
 
-pub(crate) use block::Product;
+pub(crate) use block::{Product, Scales};
+pub(crate) use int8::{Int8, Quantise};
 pub(crate) use isa::Kernel;
-pub(crate) use packed::{Lanes, Matrix, TILE};
+pub(crate) use packed::{Lanes, Left, Matrix, TILE};
 pub(crate) use rows::{Normalise, PackValues, Scatter, Softmax, Sums, Tiles};
 pub(crate) use simd::BLOCK;
 pub(crate) use team::{Barrier, Team};

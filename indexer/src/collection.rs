@@ -365,8 +365,8 @@ impl Collection {
 /// Model and settings in words, for a message about two of them that differ.
 pub(crate) fn describe(model: &ModelIdentity) -> String {
     format!(
-        "{} (weights {}…, pooling {}, position embeddings {}, resize {}, crop {}, icc {}, {}, \
-         decode {})",
+        "{} (weights {}…, pooling {}, position embeddings {}, resize {}, crop {}, icc {}, \
+         matmul {}, decode {})",
         model.name,
         model.weights_sha256.get(..8).unwrap_or_default(),
         model.pooling,

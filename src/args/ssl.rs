@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{MatmulArg, StoreArg, positive};
+use super::{StoreArg, TrainMatmulArg, positive};
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum ArchArg {
@@ -120,7 +120,7 @@ pub struct SslArgs {
     pub seed: u64,
     /// Matrix products in bf16 (sums and all else in f32), or in f32
     #[arg(long, value_enum, default_value = "bf16")]
-    pub matmul: MatmulArg,
+    pub matmul: TrainMatmulArg,
     /// Keep less in memory and compute it again: the same result, a third slower
     #[arg(long)]
     pub checkpointing: bool,

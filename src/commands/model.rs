@@ -111,7 +111,7 @@ fn verify(settings: &Settings, args: &ModelName) -> Outcome {
     if settings.json {
         let hashes_checked = record.is_some();
         print_json(&json!({
-            "variant": variant, "sha256": weights.sha256(), "hashes_checked": hashes_checked,
+            "variant": variant, "sha256": weights.sha256()?, "hashes_checked": hashes_checked,
             "tensors_checked": true,
         }))?;
     } else {
@@ -151,7 +151,7 @@ fn info(settings: &Settings, args: &ModelName) -> Outcome {
             "layout": weights.layout().to_string(),
             "stored_dtype": weights.stored_dtype(),
             "parameters": weights.num_parameters(),
-            "sha256": weights.sha256(),
+            "sha256": weights.sha256()?,
             "config": config,
             "record": entry.and_then(|entry| entry.record),
         }))?;
@@ -165,7 +165,7 @@ fn info(settings: &Settings, args: &ModelName) -> Outcome {
         "shape       width {}, depth {}, heads {}, registers {}",
         config.embed_dim, config.depth, config.num_heads, config.num_register_tokens
     ))?;
-    print(&format!("sha256      {}", weights.sha256()))?;
+    print(&format!("sha256      {}", weights.sha256()?))?;
     if let Some(record) = entry.and_then(|entry| entry.record) {
         print(&format!("from        {} at {}", record.repository, record.commit))?;
     }

@@ -21,7 +21,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use self::metrics::{Curves, Metrics};
-use crate::args::{DistillArgs, MatmulArg, StoreArg, TrainCommand};
+use crate::args::{DistillArgs, StoreArg, TrainCommand, TrainMatmulArg};
 use crate::embedder;
 use crate::outcome::{Failure, Outcome, Success, note, print_json};
 use crate::progress::CANCELLED;
@@ -95,7 +95,7 @@ fn distill(settings: &Settings, args: &DistillArgs) -> Outcome {
         }
     };
     let mut run =
-        Distiller::new(config, &teacher, weights.sha256(), student, args.cache.as_deref())?;
+        Distiller::new(config, &teacher, weights.sha256()?, student, args.cache.as_deref())?;
     let checkpoint = args.out.join("checkpoint.safetensors");
     if checkpoint.exists() {
         run.resume(&checkpoint)?;
@@ -195,10 +195,10 @@ fn bar(settings: &Settings, steps: usize, done: usize) -> ProgressBar {
     bar
 }
 
-fn precision(matmul: MatmulArg) -> MatmulPrecision {
+fn precision(matmul: TrainMatmulArg) -> MatmulPrecision {
     match matmul {
-        MatmulArg::F32 => MatmulPrecision::F32,
-        MatmulArg::Bf16 => MatmulPrecision::Bf16,
+        TrainMatmulArg::F32 => MatmulPrecision::F32,
+        TrainMatmulArg::Bf16 => MatmulPrecision::Bf16,
     }
 }
 

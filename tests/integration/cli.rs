@@ -182,6 +182,45 @@ fn a_collection_of_another_width_is_refused() {
 }
 
 #[test]
+fn a_collection_of_bytes_stays_one() {
+    let akin = Akin::new();
+    akin.pictures("pictures", 4);
+    akin.ok("index {}/pictures -c c --matmul int8");
+    akin.ok("index {}/pictures -c f");
+    let fingerprint = |name: &str| {
+        let info = akin.ok(&format!("collection info {name} --json")).json();
+        info["fingerprint"].as_str().expect("a fingerprint").to_owned()
+    };
+    assert_ne!(fingerprint("c"), fingerprint("f"));
+    // It is searched and extended in its own precision without asking, and in no other.
+    let found = akin.ok("search {}/pictures/02.png -c c --json").json();
+    let best = &found["hits"][0];
+    assert!(best["similarity"].as_f64().expect("a number") > 0.9999, "{found}");
+    akin.pictures("pictures", 5);
+    akin.ok("index {}/pictures -c c");
+    for (words, named) in [
+        ("index {}/pictures -c c --matmul f32", "matmul int8"),
+        ("index {}/pictures -c c --matmul bf16", "matmul bf16"),
+        ("index {}/pictures -c f --matmul int8", "matmul int8"),
+    ] {
+        let run = akin.run(words);
+        assert_eq!(run.code, Some(1), "{words}");
+        let told = run.stderr.contains("cannot be mixed") && run.stderr.contains(named);
+        assert!(told, "{words}: {}", run.stderr);
+    }
+    let heads = akin.run("embed {}/pictures --model {}/model --matmul int8 --out {}/e.npy");
+    assert_eq!(heads.code, Some(1));
+    assert!(
+        heads.stderr.contains("int8") && heads.stderr.contains("--matmul f32"),
+        "{}",
+        heads.stderr
+    );
+    let training = akin.run("train ssl {}/pictures --out {}/t --matmul int8");
+    assert_eq!(training.code, Some(2));
+    assert!(training.stderr.contains("possible values: f32, bf16"), "{}", training.stderr);
+}
+
+#[test]
 fn models_are_listed_and_checked() {
     let akin = Akin::new();
     let list = akin.ok("model list --json").json();

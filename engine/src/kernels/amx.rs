@@ -2,7 +2,7 @@
 #![expect(unsafe_code, reason = "machine instructions that have no safe form")]
 
 use std::arch::asm;
-use std::arch::x86_64::__cpuid_count;
+use std::arch::x86_64::*;
 use std::sync::OnceLock;
 
 use super::block::Product;
@@ -20,6 +20,12 @@ pub(super) fn is_available() -> bool {
             && super::avx512::is_available()
             && request_permission()
     })
+}
+
+/// Whether the tiles multiply bytes too, where they are [available](is_available).
+pub(super) fn has_int8() -> bool {
+    const AMX_INT8: u32 = 1 << 25;
+    is_available() && __cpuid_count(7, 0).edx & AMX_INT8 != 0
 }
 
 /// Asks Linux for the tile registers, which it grants per process.
@@ -144,7 +150,7 @@ pub(super) unsafe fn multiply(
 /// The loop along the inner axis: loads and products of one step, for as many tiles as the product
 /// is deep.
 macro_rules! multiply_along {
-    ($p:expr, $($line:literal),* $(,)?) => {{
+    ($p:expr, $($line:expr),* $(,)?) => {{
         let p: &Product = $p;
         asm!(
             "2:",
@@ -166,122 +172,159 @@ macro_rules! multiply_along {
     }};
 }
 
-/// A product of tiles and a panel: up to 32 rows and two column blocks, in four tiles of sums that
-/// stay in registers along the inner axis.
+/// The product of a kind of numbers, by its instruction.
+macro_rules! multiply_by {
+    ($p:expr, $dot:literal) => {{
+        let p: &Product = $p;
+        match (p.rows > SIDE, p.blocks > 1) {
+            (true, true) => multiply_along!(
+                p,
+                "tileloadd tmm6, [{b} + {b_row}]",
+                "tileloadd tmm4, [{a0} + {row}]",
+                concat!($dot, " tmm0, tmm4, tmm6"),
+                "tileloadd tmm7, [{b} + {b_row} + 64]",
+                concat!($dot, " tmm1, tmm4, tmm7"),
+                "tileloadd tmm5, [{a1} + {row}]",
+                concat!($dot, " tmm2, tmm5, tmm6"),
+                concat!($dot, " tmm3, tmm5, tmm7"),
+            ),
+            (true, false) => multiply_along!(
+                p,
+                "tileloadd tmm6, [{b} + {b_row}]",
+                "tileloadd tmm4, [{a0} + {row}]",
+                concat!($dot, " tmm0, tmm4, tmm6"),
+                "tileloadd tmm5, [{a1} + {row}]",
+                concat!($dot, " tmm2, tmm5, tmm6"),
+            ),
+            (false, true) => multiply_along!(
+                p,
+                "tileloadd tmm4, [{a0} + {row}]",
+                "tileloadd tmm6, [{b} + {b_row}]",
+                concat!($dot, " tmm0, tmm4, tmm6"),
+                "tileloadd tmm7, [{b} + {b_row} + 64]",
+                concat!($dot, " tmm1, tmm4, tmm7"),
+            ),
+            (false, false) => multiply_along!(
+                p,
+                "tileloadd tmm4, [{a0} + {row}]",
+                "tileloadd tmm6, [{b} + {b_row}]",
+                concat!($dot, " tmm0, tmm4, tmm6"),
+            ),
+        }
+    }};
+}
+
+/// A product of tiles of bf16 and a panel: up to 32 rows and two column blocks, in four tiles of
+/// sums that stay in registers along the inner axis.
 ///
 /// # Safety
 /// A [`TileConfig`] is loaded on this thread, and the product describes memory that may be read,
 /// and written in `out` by whole groups of 16 rows.
 pub(super) unsafe fn product(p: &Product) {
     debug_assert!(p.depth > 0 && (1..=2 * SIDE).contains(&p.rows) && (1..=2).contains(&p.blocks));
+    let begin = if p.accumulate { Sums::Load } else { Sums::Zero };
     // SAFETY: the second row of tiles and column block are touched only where the product has them.
     unsafe {
-        match (p.rows > SIDE, p.blocks > 1) {
-            (true, true) => {
-                sums::<true, true>(p, Sums::Begin);
-                multiply_along!(
-                    p,
-                    "tileloadd tmm6, [{b} + {b_row}]",
-                    "tileloadd tmm4, [{a0} + {row}]",
-                    "tdpbf16ps tmm0, tmm4, tmm6",
-                    "tileloadd tmm7, [{b} + {b_row} + 64]",
-                    "tdpbf16ps tmm1, tmm4, tmm7",
-                    "tileloadd tmm5, [{a1} + {row}]",
-                    "tdpbf16ps tmm2, tmm5, tmm6",
-                    "tdpbf16ps tmm3, tmm5, tmm7",
-                );
-                sums::<true, true>(p, Sums::End);
-            }
-            (true, false) => {
-                sums::<true, false>(p, Sums::Begin);
-                multiply_along!(
-                    p,
-                    "tileloadd tmm6, [{b} + {b_row}]",
-                    "tileloadd tmm4, [{a0} + {row}]",
-                    "tdpbf16ps tmm0, tmm4, tmm6",
-                    "tileloadd tmm5, [{a1} + {row}]",
-                    "tdpbf16ps tmm2, tmm5, tmm6",
-                );
-                sums::<true, false>(p, Sums::End);
-            }
-            (false, true) => {
-                sums::<false, true>(p, Sums::Begin);
-                multiply_along!(
-                    p,
-                    "tileloadd tmm4, [{a0} + {row}]",
-                    "tileloadd tmm6, [{b} + {b_row}]",
-                    "tdpbf16ps tmm0, tmm4, tmm6",
-                    "tileloadd tmm7, [{b} + {b_row} + 64]",
-                    "tdpbf16ps tmm1, tmm4, tmm7",
-                );
-                sums::<false, true>(p, Sums::End);
-            }
-            (false, false) => {
-                sums::<false, false>(p, Sums::Begin);
-                multiply_along!(
-                    p,
-                    "tileloadd tmm4, [{a0} + {row}]",
-                    "tileloadd tmm6, [{b} + {b_row}]",
-                    "tdpbf16ps tmm0, tmm4, tmm6",
-                );
-                sums::<false, false>(p, Sums::End);
+        sums(p, begin);
+        multiply_by!(p, "tdpbf16ps");
+        sums(p, Sums::Store);
+    }
+}
+
+/// [`product`] of bytes: sums are whole numbers, which are scaled at the end.
+///
+/// # Safety
+/// As `product`, on a processor that [`has_int8`].
+#[target_feature(enable = "avx512f")]
+pub(super) unsafe fn product_of_bytes(p: &Product) {
+    debug_assert!(p.depth > 0 && (1..=2 * SIDE).contains(&p.rows) && (1..=2).contains(&p.blocks));
+    // SAFETY: as in `product`; scales are there for each row and column.
+    unsafe {
+        sums(p, Sums::Start);
+        // Left factor without sign, right one with it.
+        multiply_by!(p, "tdpbusd");
+        sums(p, Sums::Store);
+        for row in 0..p.rows {
+            let out = p.out.add(row / SIDE * p.out_tile_row + row % SIDE * p.out_row);
+            let scale = _mm512_set1_ps(*p.scales.rows.add(row));
+            for block in 0..p.blocks {
+                let at = out.add(block * p.out_block);
+                let sums = _mm512_cvtepi32_ps(_mm512_loadu_si512(at.cast()));
+                let columns = _mm512_loadu_ps(p.scales.columns.add(block * SIDE));
+                _mm512_storeu_ps(at, _mm512_mul_ps(_mm512_mul_ps(sums, scale), columns));
             }
         }
     }
 }
 
-/// Which end of a product [`sums`] is at.
+/// What happens to the tiles of sums before a product or after it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Sums {
-    Begin,
-    End,
+    Zero,
+    Load,
+    /// Every row starts from the same whole numbers.
+    Start,
+    Store,
 }
 
-/// Zeroes or loads the tiles of sums before a product, or stores them after it: tmm0 and tmm1 are
-/// the first 16 rows, tmm2 and tmm3 the second.
+/// Sets or stores the tiles of sums: tmm0 and tmm1 are the first 16 rows, tmm2 and tmm3 the second.
 #[inline(always)]
-unsafe fn sums<const LOWER: bool, const RIGHT: bool>(p: &Product, end: Sums) {
-    let stride = p.out_row * size_of::<f32>();
-    /// One instruction on a tile of the result.
+unsafe fn sums(p: &Product, what: Sums) {
+    let (lower, right) = (p.rows > SIDE, p.blocks > 1);
+    /// One instruction on a tile of the result, or of what all its rows start from.
     macro_rules! at {
-        ($instruction:literal, $rows:expr, $blocks:expr) => {{
-            let out = p.out.wrapping_add($rows * p.out_tile_row + $blocks * p.out_block);
-            asm!($instruction, out = in(reg) out, stride = in(reg) stride, options(nostack))
-        }};
+        ($instruction:literal, $out:expr, $stride:expr) => {
+            asm!($instruction, out = in(reg) $out, stride = in(reg) $stride, options(nostack))
+        };
     }
+    let out = |rows: usize, blocks: usize| {
+        p.out.wrapping_add(rows * p.out_tile_row + blocks * p.out_block)
+    };
+    let stride = p.out_row * size_of::<f32>();
     // SAFETY: only the tiles of the product's rows and columns are touched, in memory its caller
     // vouches for.
     unsafe {
-        if end == Sums::End {
-            at!("tilestored [{out} + {stride}], tmm0", 0, 0);
-            if RIGHT {
-                at!("tilestored [{out} + {stride}], tmm1", 0, 1);
+        match what {
+            Sums::Store => {
+                at!("tilestored [{out} + {stride}], tmm0", out(0, 0), stride);
+                if right {
+                    at!("tilestored [{out} + {stride}], tmm1", out(0, 1), stride);
+                }
+                if lower {
+                    at!("tilestored [{out} + {stride}], tmm2", out(1, 0), stride);
+                }
+                if lower && right {
+                    at!("tilestored [{out} + {stride}], tmm3", out(1, 1), stride);
+                }
             }
-            if LOWER {
-                at!("tilestored [{out} + {stride}], tmm2", 1, 0);
+            Sums::Load => {
+                at!("tileloadd tmm0, [{out} + {stride}]", out(0, 0), stride);
+                if right {
+                    at!("tileloadd tmm1, [{out} + {stride}]", out(0, 1), stride);
+                }
+                if lower {
+                    at!("tileloadd tmm2, [{out} + {stride}]", out(1, 0), stride);
+                }
+                if lower && right {
+                    at!("tileloadd tmm3, [{out} + {stride}]", out(1, 1), stride);
+                }
             }
-            if LOWER && RIGHT {
-                at!("tilestored [{out} + {stride}], tmm3", 1, 1);
+            Sums::Start => {
+                let start = |blocks: usize| p.scales.start.wrapping_add(blocks * SIDE);
+                at!("tileloadd tmm0, [{out} + {stride}]", start(0), 0usize);
+                at!("tileloadd tmm2, [{out} + {stride}]", start(0), 0usize);
+                if right {
+                    at!("tileloadd tmm1, [{out} + {stride}]", start(1), 0usize);
+                    at!("tileloadd tmm3, [{out} + {stride}]", start(1), 0usize);
+                }
             }
-        } else if p.accumulate {
-            at!("tileloadd tmm0, [{out} + {stride}]", 0, 0);
-            if RIGHT {
-                at!("tileloadd tmm1, [{out} + {stride}]", 0, 1);
-            }
-            if LOWER {
-                at!("tileloadd tmm2, [{out} + {stride}]", 1, 0);
-            }
-            if LOWER && RIGHT {
-                at!("tileloadd tmm3, [{out} + {stride}]", 1, 1);
-            }
-        } else {
-            asm!(
+            Sums::Zero => asm!(
                 "tilezero tmm0",
                 "tilezero tmm1",
                 "tilezero tmm2",
                 "tilezero tmm3",
                 options(nostack, nomem)
-            );
+            ),
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! The left factor is a matrix of tiles of 16 rows x 16 lanes, a row of tiles after the other; the
 //! right one a panel whose row k holds lane k of 16, 32 or 48 columns side by side. The result is
-//! f32, as column blocks of 16.
+//! f32, as column blocks of 16; sums of bytes are whole numbers until they are written.
 #![expect(unsafe_code, reason = "the innermost loops read and write by pointers")]
 
 use super::simd::{BLOCK, Format, Simd};
@@ -30,8 +30,26 @@ pub(crate) struct Product {
     pub out_tile_row: usize,
     /// Lanes from a column block of the result to the next.
     pub out_block: usize,
-    /// Whether the product is added to what `out` holds.
+    /// Whether the product is added to what `out` holds; not of bytes.
     pub accumulate: bool,
+    /// For products of bytes.
+    pub scales: Scales,
+}
+
+/// What makes the whole sums of a product of bytes the product of the numbers they stand for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Scales {
+    /// What the sums of each column start from: 32-bit whole numbers.
+    pub start: *const f32,
+    /// What the sums of each row, and of each column, are multiplied with.
+    pub rows: *const f32,
+    pub columns: *const f32,
+}
+
+impl Scales {
+    /// Of a product of floats.
+    pub(crate) const NONE: Self =
+        Self { start: std::ptr::null(), rows: std::ptr::null(), columns: std::ptr::null() };
 }
 
 /// Multiplies, `ROWS` (1, 2, 4 or 8) rows and `VECTORS` (at most 3) vectors of columns at a time.
@@ -106,7 +124,12 @@ unsafe fn register_block<S: Simd, F: Format, const ROWS: usize, const VECTORS: u
             lane / BLOCK * p.out_block + lane % BLOCK
         };
         let mut sums = [[S::splat(0.0); VECTORS]; ROWS];
-        if p.accumulate {
+        if F::WHOLE {
+            for v in 0..VECTORS {
+                let start = S::load(p.scales.start.add((first + v) * S::LANES));
+                sums.iter_mut().for_each(|sums| sums[v] = start);
+            }
+        } else if p.accumulate {
             for (r, sums) in sums.iter_mut().enumerate() {
                 for (v, sum) in sums.iter_mut().enumerate() {
                     *sum = S::load(out.add(r * p.out_row + column(v)));
@@ -132,7 +155,12 @@ unsafe fn register_block<S: Simd, F: Format, const ROWS: usize, const VECTORS: u
             a = a.add(BLOCK * BLOCK);
         }
         for (r, sums) in sums.into_iter().enumerate() {
-            for (v, sum) in sums.into_iter().enumerate() {
+            for (v, mut sum) in sums.into_iter().enumerate() {
+                if F::WHOLE {
+                    let scale = S::splat(*p.scales.rows.add(row + r));
+                    let columns = S::load(p.scales.columns.add((first + v) * S::LANES));
+                    sum = S::mul(S::mul(S::to_float(sum), scale), columns);
+                }
                 S::store(out.add(r * p.out_row + column(v)), sum);
             }
         }

@@ -19,6 +19,9 @@ pub enum Precision {
     F32,
     /// 16-bit brain floats: 8 bits of precision, the range of f32.
     Bf16,
+    /// Bytes between the attentions, with a scale for each row of either factor; bf16 within them
+    /// and for the patches.
+    Int8,
 }
 
 impl std::fmt::Display for Precision {
@@ -26,6 +29,7 @@ impl std::fmt::Display for Precision {
         f.write_str(match self {
             Self::F32 => "f32",
             Self::Bf16 => "bf16",
+            Self::Int8 => "int8",
         })
     }
 }
@@ -119,7 +123,8 @@ impl std::fmt::Debug for Kernel {
 }
 
 impl Kernel {
-    /// The kernels of an instruction set; `None` where this machine lacks it.
+    /// The kernels of an instruction set; `None` where this machine lacks it. For int8 those of
+    /// bf16, beside which [`Int8`](super::Int8) has the rest.
     pub(crate) fn of(isa: Isa, precision: Precision) -> Option<&'static Self> {
         if !isa.is_available() {
             return None;
@@ -128,17 +133,17 @@ impl Kernel {
             #[cfg(target_arch = "x86_64")]
             (Isa::Avx2, Precision::F32) => &tables::avx2_f32::KERNEL,
             #[cfg(target_arch = "x86_64")]
-            (Isa::Avx2, Precision::Bf16) => &tables::avx2_bf16::KERNEL,
+            (Isa::Avx2, _) => &tables::avx2_bf16::KERNEL,
             #[cfg(target_arch = "x86_64")]
             (Isa::Avx512 | Isa::Amx, Precision::F32) => &tables::avx512_f32::KERNEL,
             #[cfg(target_arch = "x86_64")]
-            (Isa::Avx512, Precision::Bf16) if avx512::has_bf16() => &tables::avx512_pairs::KERNEL,
+            (Isa::Avx512, _) if avx512::has_bf16() => &tables::avx512_pairs::KERNEL,
             #[cfg(target_arch = "x86_64")]
-            (Isa::Avx512, Precision::Bf16) => &tables::avx512_bf16::KERNEL,
+            (Isa::Avx512, _) => &tables::avx512_bf16::KERNEL,
             #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-            (Isa::Amx, Precision::Bf16) => &tables::amx_bf16::KERNEL,
+            (Isa::Amx, _) => &tables::amx_bf16::KERNEL,
             (_, Precision::F32) => &tables::portable_f32::KERNEL,
-            (_, Precision::Bf16) => &tables::portable_bf16::KERNEL,
+            (_, _) => &tables::portable_bf16::KERNEL,
         })
     }
 

@@ -1,8 +1,12 @@
 //! Weights as the kernels read them, made once when a model is loaded.
 #![expect(unsafe_code, reason = "the kernels take pointers")]
 
+use std::mem::MaybeUninit;
+
 use rayon::prelude::*;
 
+use super::block::Scales;
+use super::int8::{self, Int8};
 use super::isa::Kernel;
 use super::simd::BLOCK;
 
@@ -54,6 +58,27 @@ pub(crate) struct Matrix {
     /// Column blocks of 16 in all, and to a panel.
     blocks: usize,
     panel: usize,
+    /// Where the lanes hold bytes.
+    bytes: Option<Columns>,
+}
+
+/// What turns sums of products of bytes into numbers, for each column.
+struct Columns {
+    start: Vec<i32>,
+    scales: Vec<f32>,
+    /// What normed rows are multiplied with before they are stored, one for each of their values.
+    factors: Vec<f32>,
+}
+
+/// How rows that are to be multiplied are stored as bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Left {
+    /// Normed, and each value times a [factor](Matrix::factors); with 128 added.
+    Normed,
+    /// With 128 added.
+    Signed,
+    /// As what they are above the least value of GELU.
+    Gelu,
 }
 
 /// One panel of a [`Matrix`].
@@ -64,6 +89,8 @@ pub(crate) struct Panel {
     pub(crate) blocks: usize,
     pub(crate) first_column: usize,
     pub(crate) bias: *const f32,
+    /// Without those of the rows.
+    pub(crate) scales: Scales,
 }
 
 impl Matrix {
@@ -80,33 +107,75 @@ impl Matrix {
         debug_assert_eq!(columns % BLOCK, 0);
         let depth = inner.div_ceil(BLOCK * kernel.per_lane);
         let padded = depth * BLOCK * kernel.per_lane;
-        let (blocks, height) = (columns / BLOCK, depth * BLOCK);
-        let mut lanes = Lanes::new(columns * height);
-        let panel_lines = panel * height;
-        lanes.0.par_chunks_mut(panel_lines).enumerate().for_each(|(index, lines)| {
-            let count = (blocks - index * panel).min(panel);
-            let mut values = vec![0f32; padded];
-            let mut tiles = Lanes::new(depth * TILE);
-            let tiles = tiles.as_mut_ptr();
-            let to = lines.as_mut_ptr().cast::<f32>();
-            for block in 0..count {
-                for r in 0..BLOCK {
-                    let source = row((index * panel + block) * BLOCK + r);
-                    values[..inner].copy_from_slice(&source[..inner]);
-                    // SAFETY: `values` holds `padded` values, which fill a row of the tiles.
-                    unsafe { (kernel.convert)(values.as_ptr(), padded, tiles.add(r * BLOCK)) };
+        let blocks = columns / BLOCK;
+        let lanes = panels(kernel, panel, blocks, depth, &|column, to| {
+            let values = &row(column)[..inner];
+            let mut longer = Vec::new();
+            if inner < padded {
+                longer = values.to_vec();
+                longer.resize(padded, 0.0);
+            }
+            let values = if inner < padded { &longer } else { values };
+            // SAFETY: `padded` values, which fill a row of the tiles.
+            unsafe { (kernel.convert)(values.as_ptr(), padded, to) };
+        });
+        Self { lanes, bias, depth, blocks, panel, bytes: None }
+    }
+
+    /// [`pack`](Self::pack) as bytes, each column with a scale that its largest weight reaches 127
+    /// with.
+    pub(crate) fn pack_bytes<'a>(
+        kernel: &Kernel,
+        panel: usize,
+        inner: usize,
+        mut bias: Vec<f32>,
+        left: Left,
+        row: impl Fn(usize) -> &'a [f32] + Sync,
+    ) -> Self {
+        const TILE_VALUES: usize = BLOCK * Int8::PER_LANE;
+        debug_assert_eq!(bias.len() % BLOCK, 0);
+        let (depth, blocks) = (inner.div_ceil(TILE_VALUES), bias.len() / BLOCK);
+        let padded = depth * TILE_VALUES;
+        let mut bytes = vec![0i8; bias.len() * padded];
+        let factors = match left {
+            Left::Normed => channel_factors(inner, bias.len(), &|column| &row(column)[..inner]),
+            Left::Signed | Left::Gelu => vec![1.0; inner],
+        };
+        let quantise = |(column, bytes): (usize, &mut [i8])| {
+            quantised(&divided(&row(column)[..inner], &factors), bytes)
+        };
+        let columns = bytes.par_chunks_mut(padded).enumerate().map(quantise);
+        let (scales, sums): (Vec<f32>, Vec<i32>) = columns.unzip();
+        let start = match left {
+            Left::Normed | Left::Signed => sums.iter().map(|sum| -128 * sum).collect(),
+            Left::Gelu => {
+                for ((bias, sum), scale) in bias.iter_mut().zip(&sums).zip(&scales) {
+                    *bias +=
+                        (f64::from(int8::GELU_LEAST) * f64::from(*sum) * f64::from(*scale)) as f32;
                 }
-                for tile in 0..depth {
-                    // SAFETY: a tile is 16 rows of 16 lanes; the panel has `height` rows of
-                    // `count` blocks.
-                    unsafe {
-                        let to = to.add(tile * BLOCK * count * BLOCK + block * BLOCK);
-                        (kernel.transpose)(tiles.add(tile * TILE), BLOCK, to, count * BLOCK);
-                    }
-                }
+                vec![0; sums.len()]
+            }
+        };
+        let lanes = panels(kernel, panel, blocks, depth, &|column, to| {
+            let column = &bytes[column * padded..][..padded];
+            for (tile, bytes) in column.chunks_exact(TILE_VALUES).enumerate() {
+                let to = to.wrapping_add(tile * TILE).cast::<i8>();
+                // SAFETY: a row of a tile holds 64 bytes.
+                unsafe { to.copy_from_nonoverlapping(bytes.as_ptr(), TILE_VALUES) };
             }
         });
-        Self { lanes, bias, depth, blocks, panel }
+        Self { lanes, bias, depth, blocks, panel, bytes: Some(Columns { start, scales, factors }) }
+    }
+
+    /// Whether the left factor is to be of bytes.
+    pub(crate) fn takes_bytes(&self) -> bool {
+        self.bytes.is_some()
+    }
+
+    /// What normed rows are multiplied with before they are stored as bytes, one for each of their
+    /// values; its weights have been divided by it.
+    pub(crate) fn factors(&self) -> &[f32] {
+        self.bytes.as_ref().map_or(&[], |columns| &columns.factors)
     }
 
     /// Tiles along the inner axis.
@@ -127,11 +196,90 @@ impl Matrix {
             blocks: (self.blocks - first).min(self.panel),
             first_column: first * BLOCK,
             bias: self.bias[first * BLOCK..].as_ptr(),
+            scales: self.bytes.as_ref().map_or(Scales::NONE, |columns| Scales {
+                start: columns.start[first * BLOCK..].as_ptr().cast(),
+                columns: columns.scales[first * BLOCK..].as_ptr(),
+                ..Scales::NONE
+            }),
         }
     }
 
     /// Bytes held.
     pub(crate) fn bytes(&self) -> usize {
-        self.lanes.bytes() + size_of_val(self.bias.as_slice())
+        let columns = self.bytes.as_ref().map_or(0, |columns| {
+            2 * size_of_val(&columns.scales[..]) + size_of_val(&columns.factors[..])
+        });
+        self.lanes.bytes() + size_of_val(self.bias.as_slice()) + columns
     }
+}
+
+/// How the steps of bytes are shared between normed rows and weights: by the root of each input
+/// channel's largest weight. Rows are normed, so a channel that weighs little matters little, and
+/// one whose outliers a small gain makes up for no longer decides the scale of a row. (SmoothQuant,
+/// arXiv 2211.10438, with the same variance assumed for all channels instead of measured.)
+fn channel_factors<'a>(inner: usize, columns: usize, row: &dyn Fn(usize) -> &'a [f32]) -> Vec<f32> {
+    let mut largest = vec![0f32; inner];
+    for column in 0..columns {
+        for (largest, weight) in largest.iter_mut().zip(row(column)) {
+            *largest = largest.max(weight.abs());
+        }
+    }
+    let most = largest.iter().fold(0f32, |most, largest| most.max(*largest));
+    // Channels that are not used at all still need a number to divide by.
+    let least = if most > 0.0 { most * 1e-6 } else { 1.0 };
+    largest.into_iter().map(|largest| largest.max(least).sqrt()).collect()
+}
+
+/// Weights for rows that are multiplied with these factors.
+pub(super) fn divided(weights: &[f32], factors: &[f32]) -> Vec<f32> {
+    weights.iter().zip(factors).map(|(weight, factor)| weight / factor).collect()
+}
+
+/// Weights to bytes, and what one step of them is worth and their sum.
+pub(super) fn quantised(weights: &[f32], bytes: &mut [i8]) -> (f32, i32) {
+    // Adding and taking away 1.5 * 2^23 rounds without a branch.
+    const ROUND: f32 = 12_582_912.0;
+    let largest = weights.iter().fold(0f32, |max, w| max.max(w.abs()));
+    let factor = if largest > 0.0 { int8::LARGEST / largest } else { 0.0 };
+    let mut sum = 0;
+    for (byte, weight) in bytes.iter_mut().zip(weights) {
+        let whole = ((weight * factor + ROUND) - ROUND) as i32;
+        sum += whole;
+        *byte = whole as i8;
+    }
+    (largest / int8::LARGEST, sum)
+}
+
+/// Panels of `blocks` column blocks: `fill` writes a column's values to a row of `depth` tiles,
+/// which are zero at first where it leaves them.
+fn panels(
+    kernel: &Kernel,
+    panel: usize,
+    blocks: usize,
+    depth: usize,
+    fill: &(dyn Fn(usize, *mut f32) + Sync),
+) -> Lanes {
+    let height = depth * BLOCK;
+    let mut lines: Box<[MaybeUninit<Line>]> = Box::new_uninit_slice(blocks * height);
+    lines.par_chunks_mut(panel * height).enumerate().for_each(|(index, lines)| {
+        let count = (blocks - index * panel).min(panel);
+        let mut tiles = Lanes::new(depth * TILE);
+        let tiles = tiles.as_mut_ptr();
+        let to = lines.as_mut_ptr().cast::<f32>();
+        for block in 0..count {
+            for r in 0..BLOCK {
+                fill((index * panel + block) * BLOCK + r, tiles.wrapping_add(r * BLOCK));
+            }
+            for tile in 0..depth {
+                // SAFETY: a tile is 16 rows of 16 lanes; the panel has `height` rows of `count`
+                // blocks.
+                unsafe {
+                    let to = to.add(tile * BLOCK * count * BLOCK + block * BLOCK);
+                    (kernel.transpose)(tiles.add(tile * TILE), BLOCK, to, count * BLOCK);
+                }
+            }
+        }
+    });
+    // SAFETY: the transpositions wrote every column block of every row of every panel.
+    Lanes(unsafe { lines.assume_init() }.into_vec())
 }

@@ -4,7 +4,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::block::Product;
+use super::block::{Product, Scales};
+use super::int8::Int8;
 use super::isa::{Isa, Kernel, Precision};
 use super::packed::{Lanes, TILE};
 use super::simd::BLOCK;
@@ -19,8 +20,12 @@ const DEPTH: usize = 8;
 pub fn peak(isa: Isa, precision: Precision, time: Duration) -> Option<f64> {
     let kernel = Kernel::of(isa, precision)?;
     let team = Team::global();
-    let width = kernel.panel * BLOCK;
-    let operations = (2 * ROWS * DEPTH * BLOCK * kernel.per_lane * width) as u64;
+    let (multiply, panel, per_lane) = match precision {
+        Precision::Int8 => Int8::of(isa).map(|int8| (int8.multiply, int8.panel, Int8::PER_LANE))?,
+        _ => (kernel.multiply, kernel.panel, kernel.per_lane),
+    };
+    let width = panel * BLOCK;
+    let operations = (2 * ROWS * DEPTH * BLOCK * per_lane * width) as u64;
     let total = AtomicU64::new(0);
     let start = Instant::now();
     team.run(&|_| {
@@ -28,6 +33,8 @@ pub fn peak(isa: Isa, precision: Precision, time: Duration) -> Option<f64> {
         let a = Lanes::new(2 * DEPTH * TILE);
         let b = Lanes::new(DEPTH * BLOCK * width);
         let mut out = Lanes::new(ROWS * width);
+        let scales = Lanes::new(ROWS + 2 * width);
+        let scales = scales.as_ptr();
         let product = Product {
             a: a.as_ptr(),
             a_tile_row: DEPTH * TILE,
@@ -35,16 +42,21 @@ pub fn peak(isa: Isa, precision: Precision, time: Duration) -> Option<f64> {
             b: b.as_ptr(),
             b_stride: width,
             depth: DEPTH,
-            blocks: kernel.panel,
+            blocks: panel,
             out: out.as_mut_ptr(),
             out_row: width,
             out_tile_row: BLOCK * width,
             out_block: BLOCK,
             accumulate: false,
+            scales: Scales {
+                start: scales,
+                rows: scales.wrapping_add(width),
+                columns: scales.wrapping_add(width + ROWS),
+            },
         };
         while start.elapsed() < time {
             // SAFETY: the buffers hold what the product describes.
-            (0..32).for_each(|_| unsafe { (kernel.multiply)(&product) });
+            (0..32).for_each(|_| unsafe { multiply(&product) });
             total.fetch_add(32 * operations, Ordering::Relaxed);
         }
     });

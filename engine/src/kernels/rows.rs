@@ -17,7 +17,7 @@ const TILE: usize = BLOCK * BLOCK;
 
 /// Where a row lies in a matrix of tiles whose rows of tiles are `tile_row` lanes apart.
 #[inline(always)]
-fn row_at(row: usize, tile_row: usize) -> usize {
+pub(super) fn row_at(row: usize, tile_row: usize) -> usize {
     row / BLOCK * tile_row + row % BLOCK * BLOCK
 }
 
@@ -45,22 +45,28 @@ pub(crate) struct Normalise {
     pub tile_row: usize,
 }
 
+/// Mean of a row.
+#[inline(always)]
+pub(super) unsafe fn mean<S: Simd>(from: *const f32, width: usize) -> f32 {
+    let mut sum = [S::splat(0.0); 2];
+    for i in (0..width).step_by(BLOCK) {
+        sum[0] = S::add(sum[0], S::load(from.add(i)));
+        sum[1] = S::add(sum[1], S::load(from.add(i + BLOCK - S::LANES)));
+    }
+    let total = match S::LANES {
+        BLOCK => S::sum(sum[0]),
+        _ => S::sum(S::add(sum[0], sum[1])),
+    };
+    total / width as f32
+}
+
 #[inline(always)]
 pub(super) unsafe fn normalise<S: Simd, F: Format>(n: &Normalise) {
     let count = n.width as f32;
     for row in 0..n.rows {
         let from = n.from.add(row * n.stride);
         let to = n.to.add(row_at(row, n.tile_row));
-        let mut sum = [S::splat(0.0); 2];
-        for i in (0..n.width).step_by(BLOCK) {
-            sum[0] = S::add(sum[0], S::load(from.add(i)));
-            sum[1] = S::add(sum[1], S::load(from.add(i + BLOCK - S::LANES)));
-        }
-        let total = match S::LANES {
-            BLOCK => S::sum(sum[0]),
-            _ => S::sum(S::add(sum[0], sum[1])),
-        };
-        let mean = S::splat(total / count);
+        let mean = S::splat(mean::<S>(from, n.width));
         let mut squares = S::splat(0.0);
         for i in (0..n.width).step_by(S::LANES) {
             let centred = S::sub(S::load(from.add(i)), mean);
@@ -74,9 +80,9 @@ pub(super) unsafe fn normalise<S: Simd, F: Format>(n: &Normalise) {
     }
 }
 
-/// Address of value `column` in a row of tiles; halfword precision for bf16.
+/// Address of value `column` in a row of tiles, to the byte.
 #[inline(always)]
-unsafe fn place<F: Format>(row: *mut f32, column: usize) -> *mut f32 {
+pub(super) unsafe fn place<F: Format>(row: *mut f32, column: usize) -> *mut f32 {
     let lane = row.add(F::lane_of(column));
     lane.cast::<u8>().add(column % F::PER_LANE * (4 / F::PER_LANE)).cast()
 }

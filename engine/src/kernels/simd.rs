@@ -15,7 +15,8 @@ pub(crate) const BLOCK: usize = 16;
 
 /// One instruction set's vector of f32.
 ///
-/// A lane may also hold a pair of bf16 values, the one with the lower index in the low half.
+/// A lane may also hold a pair of bf16 values or four bytes, the one with the lower index in the
+/// lower bits.
 ///
 /// # Safety
 /// Every method needs a processor that has the instruction set; pointers are valid for
@@ -46,6 +47,16 @@ pub(super) trait Simd: Copy + 'static {
     unsafe fn dot_pairs(sum: Self::V, a: Self::V, b: Self::V) -> Self::V;
     /// Rounds to bf16, to nearest, ties to even, and stores `LANES` halfwords.
     unsafe fn store_bf16(to: *mut u16, x: Self::V);
+    /// `LANES` bf16 values.
+    unsafe fn load_bf16(from: *const u16) -> Self::V;
+    /// Lanes of 32-bit whole numbers: `sum` and, exactly, the four products of an unsigned byte of
+    /// `a` and a signed byte of `b`.
+    unsafe fn dot_quads(sum: Self::V, a: Self::V, b: Self::V) -> Self::V;
+    /// Lanes of 32-bit whole numbers as floats, to nearest.
+    unsafe fn to_float(x: Self::V) -> Self::V;
+    /// Rounds values of 0..=255 to nearest, ties to even, and stores `LANES` bytes; others (of
+    /// pictures that are not finite) give any bytes.
+    unsafe fn store_u8(to: *mut u8, x: Self::V);
 
     /// `2^x` for `x` up to 127, relative error below 2e-7; smaller than -126 gives 2^-126.
     #[inline(always)]
@@ -96,6 +107,8 @@ pub(super) trait Simd: Copy + 'static {
 pub(super) trait Format: Copy + 'static {
     /// Values of the inner axis in a lane.
     const PER_LANE: usize;
+    /// Whether sums are whole numbers, which are scaled when a product is finished.
+    const WHOLE: bool = false;
 
     /// Adds the products of a lane.
     ///
@@ -126,6 +139,10 @@ pub(super) struct F32;
 #[derive(Clone, Copy)]
 pub(super) struct Bf16;
 
+/// Four bytes a lane: without sign in the left factor, with it in the right one.
+#[derive(Clone, Copy)]
+pub(super) struct Bytes;
+
 impl Format for F32 {
     const PER_LANE: usize = 1;
 
@@ -155,5 +172,22 @@ impl Format for Bf16 {
     unsafe fn store<S: Simd>(to: *mut f32, x: S::V) {
         // SAFETY: the caller's promise.
         unsafe { S::store_bf16(to.cast(), x) }
+    }
+}
+
+impl Format for Bytes {
+    const PER_LANE: usize = 4;
+    const WHOLE: bool = true;
+
+    #[inline(always)]
+    unsafe fn dot<S: Simd>(sum: S::V, a: S::V, b: S::V) -> S::V {
+        // SAFETY: the caller's promise.
+        unsafe { S::dot_quads(sum, a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn store<S: Simd>(to: *mut f32, x: S::V) {
+        // SAFETY: the caller's promise.
+        unsafe { S::store_u8(to.cast(), x) }
     }
 }

@@ -53,6 +53,13 @@ impl Backbone {
             let dtype = match precision {
                 Precision::F32 => DType::F32,
                 Precision::Bf16 => DType::BF16,
+                Precision::Int8 => {
+                    return Err(EngineError::Device {
+                        name: format!("{:?}", device.location()).to_lowercase(),
+                        reason: "int8 is for CPUs; use --matmul bf16 or f32, or --device cpu"
+                            .to_owned(),
+                    });
+                }
             };
             let model = VisionTransformer::load(weights, rule, device, dtype)?;
             return Ok(Self::Candle(Box::new(model)));

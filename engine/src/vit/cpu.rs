@@ -4,11 +4,12 @@
 //! It computes what [`VisionTransformer`](super::VisionTransformer) does; that one, on candle, is
 //! the reference and the way to other devices.
 //!
-//! Files: `weights` packs, `workspace` holds what a pass writes, `pass` is the pass, `attention`
-//! its attention, `stages` says where the time went.
+//! Files: `weights` packs, `workspace` holds what a pass writes, `pass` is the pass, `product` its
+//! products, `attention` its attention, `stages` says where the time went.
 
 mod attention;
 mod pass;
+mod product;
 mod stages;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -22,11 +23,11 @@ use std::time::Duration;
 
 use self::pass::{Grid, Pass};
 use self::stages::Stages;
-use self::weights::Packed;
+use self::weights::{Kernels, Packed};
 use self::workspace::{Shape, Workspace};
 use super::config::{PATCH_SIZE, PosEmbedRule, VitConfig};
 use super::pos_embed;
-use crate::kernels::{BLOCK, Isa, Kernel, Precision, Team};
+use crate::kernels::{BLOCK, Int8, Isa, Kernel, Precision, Team};
 
 /// Rows of a batch that one thread works through at a time: small pictures are put together until
 /// they are as many.
@@ -61,7 +62,7 @@ pub(crate) struct CpuVit {
     config: VitConfig,
     rule: PosEmbedRule,
     isa: Isa,
-    kernel: &'static Kernel,
+    kernels: Kernels,
     packed: Packed,
     /// What is added to the patch embedding's products, by (rows, columns): CLS and registers, then
     /// position embeddings plus bias.
@@ -90,7 +91,7 @@ impl CpuVit {
     pub(crate) fn supports(config: &VitConfig, precision: Precision) -> bool {
         let unit = match precision {
             Precision::F32 => BLOCK,
-            Precision::Bf16 => 2 * BLOCK,
+            Precision::Bf16 | Precision::Int8 => 2 * BLOCK,
         };
         let head = config.embed_dim.checked_div(config.num_heads).unwrap_or(0);
         head > 0 && head.is_multiple_of(unit) && head * config.num_heads == config.embed_dim
@@ -108,16 +109,18 @@ impl CpuVit {
         precision: Precision,
         values: &(dyn Fn(&str) -> Result<Vec<f32>, E> + Sync),
     ) -> Result<Option<Self>, E> {
-        let Some(kernel) = Kernel::of(isa, precision) else { return Ok(None) };
+        let Some(float) = Kernel::of(isa, precision) else { return Ok(None) };
+        let int8 = Int8::of(isa).filter(|_| precision == Precision::Int8);
+        let kernels = Kernels { float, int8 };
         if !Self::supports(config, precision) {
             return Ok(None);
         }
         Ok(Some(Self {
-            packed: Packed::load(config, kernel, values)?,
+            packed: Packed::load(config, kernels, values)?,
             config: config.clone(),
             rule,
             isa,
-            kernel,
+            kernels,
             tables: Mutex::default(),
             spare: Mutex::default(),
             stages: Stages::default(),
@@ -189,7 +192,7 @@ impl CpuVit {
         };
         let pass = |first: usize, count: usize| Pass {
             model: &self.config,
-            kernel: self.kernel,
+            kernels: self.kernels,
             packed: &self.packed,
             images: &batch.images[first..first + count],
             size: (batch.height, batch.width),
@@ -202,14 +205,14 @@ impl CpuVit {
             stages: &self.stages,
         };
         let shape = |images: usize, parts: usize| {
-            Shape::new(&self.config, self.kernel, &self.packed, images, tokens, parts)
+            Shape::new(&self.config, self.kernels, &self.packed, images, tokens, parts)
         };
         if alone > 0 {
             let next = AtomicUsize::new(0);
             let shape = shape(unit, 1);
             let next_unit = || Some(next.fetch_add(1, Ordering::Relaxed)).filter(|&i| i < alone);
             team.run(&|_| {
-                let _session = self.kernel.session();
+                let _session = self.kernels.float.session();
                 let mut workspace = self.workspace();
                 workspace.reserve(&shape, 1);
                 let barrier = team.barrier(1);
@@ -238,7 +241,7 @@ impl CpuVit {
             let whole = team.barrier(team.size());
             let rows: Vec<_> = (0..parts).map(|_| team.barrier(team.size() / parts)).collect();
             team.run(&|index| {
-                let _session = self.kernel.session();
+                let _session = self.kernels.float.session();
                 let grid = Grid::new(index, team.size(), parts, &whole, &rows);
                 pass(first, count).run(&shape, &pointers, &grid);
             });

@@ -8,6 +8,7 @@ pub(crate) mod file;
 mod layout;
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use candle_core::{DType, Device, Tensor};
 
@@ -127,7 +128,8 @@ pub struct Weights {
     file: WeightsFile,
     config: VitConfig,
     layout: Layout,
-    sha256: String,
+    /// Known once it has been asked for.
+    sha256: OnceLock<String>,
     parameters: Vec<Parameter>,
 }
 
@@ -157,7 +159,6 @@ impl Weights {
 
     fn check(file: WeightsFile, num_heads: Option<usize>) -> Result<Self, WeightsError> {
         let path = file.path().to_path_buf();
-        let sha256 = file.sha256()?;
         let infos = file.tensors();
         let layout = Layout::detect(infos).map_err(|reason| not_a_backbone(&path, reason))?;
         let config = layout
@@ -169,7 +170,7 @@ impl Weights {
             let variant = config.variant_name();
             return Err(WeightsError::Mismatch { path, layout, variant, problems });
         }
-        Ok(Self { file, config, layout, sha256, parameters })
+        Ok(Self { file, config, layout, sha256: OnceLock::new(), parameters })
     }
 
     /// Shape of the backbone, inferred from the tensors.
@@ -199,9 +200,16 @@ impl Weights {
         }
     }
 
-    /// SHA-256 of the file's bytes, in lower-case hexadecimal.
-    pub fn sha256(&self) -> &str {
-        &self.sha256
+    /// SHA-256 of the file's bytes, in lower-case hexadecimal. The first call reads the file.
+    ///
+    /// # Errors
+    /// The file cannot be read any more.
+    pub fn sha256(&self) -> Result<&str, WeightsError> {
+        if let Some(known) = self.sha256.get() {
+            return Ok(known);
+        }
+        let sha256 = self.file.sha256()?;
+        Ok(self.sha256.get_or_init(|| sha256))
     }
 
     /// The file itself.
@@ -237,8 +245,10 @@ impl Weights {
         let Some(parameter) = self.parameters.iter().find(|p| p.canonical == canonical) else {
             return Ok(None);
         };
-        let mut values = Vec::new();
-        for Part { name, .. } in &parameter.parts {
+        let mut parts = parameter.parts.iter();
+        let Some(Part { name, .. }) = parts.next() else { return Ok(Some(Vec::new())) };
+        let mut values = self.file.read_f32(name)?;
+        for Part { name, .. } in parts {
             values.extend(self.file.read_f32(name)?);
         }
         Ok(Some(values))

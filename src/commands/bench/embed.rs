@@ -184,6 +184,12 @@ impl Bench {
             first.as_secs_f64() * 1e3,
             resident >> 20
         ))?;
+        if let Some(peak) = peak {
+            let (precision, peak) = (identity.precision, peak / 1e9);
+            print(&format!(
+                "{precision} products that stay in the first caches: {peak:.0} GFLOP/s"
+            ))?;
+        }
         for (&batch, figures) in results {
             let speed = speed(batch, figures);
             let share = peak.map_or(String::new(), |peak| {

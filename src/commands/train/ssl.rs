@@ -54,7 +54,7 @@ pub fn run(settings: &Settings, args: &SslArgs) -> Outcome {
             let weights = embedder::weights(settings, name)?;
             let rule = PosEmbedRule::Published;
             let teacher = Student::from_weights(&weights, rule, precision, &device)?;
-            let teacher = (&teacher, weights.sha256());
+            let teacher = (&teacher, weights.sha256()?);
             SslTrainer::distillation(
                 config,
                 execution,

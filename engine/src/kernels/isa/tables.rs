@@ -135,7 +135,7 @@ product!(#[cfg(target_arch = "x86_64")] avx512_pairs_product: Avx512Bf16, Bf16, 
 
 kernel!( portable_f32: Portable, F32,  { panel: 3, depth: 64, tiles: false, multiply: portable_f32_product });
 kernel!( portable_bf16: Portable, Bf16,  { panel: 2, depth: 64, tiles: false, multiply: portable_bf16_product });
-kernel!(#[cfg(target_arch = "x86_64")] avx2_f32: Avx2, F32, #[target_feature(enable = "avx2,fma")] { panel: 3, depth: 64, tiles: false, multiply: crate::kernels::avx2::product });
+kernel!(#[cfg(target_arch = "x86_64")] avx2_f32: Avx2, F32, #[target_feature(enable = "avx2,fma")] { panel: 3, depth: 8, tiles: false, multiply: crate::kernels::avx2::product });
 kernel!(#[cfg(target_arch = "x86_64")] avx2_bf16: Avx2, Bf16, #[target_feature(enable = "avx2,fma")] { panel: 3, depth: 64, tiles: false, multiply: avx2_bf16_product });
 kernel!(#[cfg(target_arch = "x86_64")] avx512_f32: Avx512, F32, #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")] { panel: 3, depth: 64, tiles: false, multiply: avx512_f32_product });
 kernel!(#[cfg(target_arch = "x86_64")] avx512_bf16: Avx512, Bf16, #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")] { panel: 3, depth: 64, tiles: false, multiply: avx512_bf16_product });

@@ -14,6 +14,10 @@ pub(in crate::kernels) struct Avx512;
 #[derive(Clone, Copy)]
 pub(in crate::kernels) struct Avx512Bf16;
 
+/// The same with VNNI.
+#[derive(Clone, Copy)]
+pub(in crate::kernels) struct Avx512Vnni;
+
 pub(in crate::kernels) fn is_available() -> bool {
     is_x86_feature_detected!("avx512f")
         && is_x86_feature_detected!("avx512bw")
@@ -25,6 +29,10 @@ pub(in crate::kernels) fn is_available() -> bool {
 
 pub(in crate::kernels) fn has_bf16() -> bool {
     is_available() && is_x86_feature_detected!("avx512bf16")
+}
+
+pub(in crate::kernels) fn has_vnni() -> bool {
+    is_available() && is_x86_feature_detected!("avx512vnni")
 }
 
 macro_rules! common {
@@ -114,33 +122,86 @@ macro_rules! common {
             let pairs = _mm512_or_si512(low, _mm512_slli_epi32::<16>(high));
             _mm512_storeu_si512(to.cast(), pairs);
         }
+
+        #[inline(always)]
+        unsafe fn load_bf16(from: *const u16) -> __m512 {
+            let halves = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(halves))
+        }
+
+        #[inline(always)]
+        unsafe fn to_float(x: __m512) -> __m512 {
+            _mm512_cvtepi32_ps(_mm512_castps_si512(x))
+        }
+
+        #[inline(always)]
+        unsafe fn store_u8(to: *mut u8, x: __m512) {
+            let whole = _mm512_cvtps_epi32(x);
+            _mm_storeu_si128(to.cast(), _mm512_cvtepi32_epi8(whole));
+        }
+    };
+}
+
+/// bf16 for processors without instructions for it.
+macro_rules! bf16_by_shifts {
+    () => {
+        #[inline(always)]
+        unsafe fn dot_pairs(sum: __m512, a: __m512, b: __m512) -> __m512 {
+            let low = |x| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_castps_si512(x)));
+            let mask = _mm512_castsi512_ps(_mm512_set1_epi32(0xffff_0000_u32 as i32));
+            let high = |x| _mm512_and_ps(x, mask);
+            _mm512_fmadd_ps(high(a), high(b), _mm512_fmadd_ps(low(a), low(b), sum))
+        }
+
+        #[inline(always)]
+        unsafe fn store_bf16(to: *mut u16, x: __m512) {
+            let bits = _mm512_castps_si512(x);
+            // Half a unit of the last place kept, less one when that place is even: ties go to even.
+            let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+            let half = _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff));
+            let rounded = _mm512_srli_epi32::<16>(_mm512_add_epi32(bits, half));
+            _mm256_storeu_si256(to.cast(), _mm512_cvtepi32_epi16(rounded));
+        }
+    };
+}
+
+/// Bytes for processors without instructions for them: even and odd ones as words, whose products
+/// are summed in 32 bits.
+macro_rules! bytes_by_words {
+    () => {
+        #[inline(always)]
+        unsafe fn dot_quads(sum: __m512, a: __m512, b: __m512) -> __m512 {
+            let (a, b) = (_mm512_castps_si512(a), _mm512_castps_si512(b));
+            let a_even = _mm512_and_si512(a, _mm512_set1_epi16(0xff));
+            let b_even = _mm512_srai_epi16::<8>(_mm512_slli_epi16::<8>(b));
+            let even = _mm512_madd_epi16(a_even, b_even);
+            let odd = _mm512_madd_epi16(_mm512_srli_epi16::<8>(a), _mm512_srai_epi16::<8>(b));
+            let sum = _mm512_add_epi32(_mm512_castps_si512(sum), even);
+            _mm512_castsi512_ps(_mm512_add_epi32(sum, odd))
+        }
     };
 }
 
 impl Simd for Avx512 {
     common!();
+    bf16_by_shifts!();
+    bytes_by_words!();
+}
+
+impl Simd for Avx512Vnni {
+    common!();
+    bf16_by_shifts!();
 
     #[inline(always)]
-    unsafe fn dot_pairs(sum: __m512, a: __m512, b: __m512) -> __m512 {
-        let low = |x| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_castps_si512(x)));
-        let mask = _mm512_castsi512_ps(_mm512_set1_epi32(0xffff_0000_u32 as i32));
-        let high = |x| _mm512_and_ps(x, mask);
-        _mm512_fmadd_ps(high(a), high(b), _mm512_fmadd_ps(low(a), low(b), sum))
-    }
-
-    #[inline(always)]
-    unsafe fn store_bf16(to: *mut u16, x: __m512) {
-        let bits = _mm512_castps_si512(x);
-        // Half a unit of the last place kept, less one when that place is even: ties go to even.
-        let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
-        let half = _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff));
-        let rounded = _mm512_srli_epi32::<16>(_mm512_add_epi32(bits, half));
-        _mm256_storeu_si256(to.cast(), _mm512_cvtepi32_epi16(rounded));
+    unsafe fn dot_quads(sum: __m512, a: __m512, b: __m512) -> __m512 {
+        let (a, b) = (_mm512_castps_si512(a), _mm512_castps_si512(b));
+        _mm512_castsi512_ps(_mm512_dpbusd_epi32(_mm512_castps_si512(sum), a, b))
     }
 }
 
 impl Simd for Avx512Bf16 {
     common!();
+    bytes_by_words!();
 
     #[inline(always)]
     unsafe fn dot_pairs(sum: __m512, a: __m512, b: __m512) -> __m512 {

@@ -109,4 +109,35 @@ impl Simd for Portable {
             unsafe { *to.add(i) = bf16::from_f32(x).to_bits() };
         }
     }
+
+    #[inline(always)]
+    unsafe fn load_bf16(from: *const u16) -> Self::V {
+        // SAFETY: the caller's `LANES` halfwords.
+        let halves = unsafe { from.cast::<[u16; LANES]>().read_unaligned() };
+        halves.map(|half| f32::from_bits(u32::from(half) << 16))
+    }
+
+    #[inline(always)]
+    unsafe fn dot_quads(sum: Self::V, a: Self::V, b: Self::V) -> Self::V {
+        std::array::from_fn(|i| {
+            let bytes = a[i].to_bits().to_le_bytes().into_iter().zip(b[i].to_bits().to_le_bytes());
+            let dot = bytes.map(|(a, b)| i32::from(a) * i32::from(b.cast_signed())).sum::<i32>();
+            let sum = sum[i].to_bits().cast_signed().wrapping_add(dot);
+            f32::from_bits(sum.cast_unsigned())
+        })
+    }
+
+    #[inline(always)]
+    unsafe fn to_float(x: Self::V) -> Self::V {
+        map(x, |x| x.to_bits().cast_signed() as f32)
+    }
+
+    #[inline(always)]
+    unsafe fn store_u8(to: *mut u8, x: Self::V) {
+        // SAFETY: the caller's `LANES` bytes; rounding is any machine's arithmetic.
+        unsafe {
+            let bytes = Self::round(x).map(|x| x as i32 as u8);
+            to.cast::<[u8; LANES]>().write_unaligned(bytes);
+        }
+    }
 }

@@ -148,7 +148,7 @@ fn real() -> Option<Real> {
 }
 
 #[test]
-fn real_weights_agree_with_pytorch_and_candle_in_f32_and_bf16() {
+fn real_weights_agree_with_pytorch_and_candle_in_every_precision() {
     let Some(Real { weights, golden }) = real() else { return };
     let x = &golden["x"];
     let images = flat(x);
@@ -157,7 +157,7 @@ fn real_weights_agree_with_pytorch_and_candle_in_f32_and_bf16() {
     let candle = VisionTransformer::load(&weights, rule, &Device::Cpu, DType::F32);
     let candle = candle.and_then(|model| model.forward(x)).expect("candle").cls_token;
     for isa in available().filter(|&isa| isa != Isa::Portable) {
-        for precision in [Precision::F32, Precision::Bf16] {
+        for precision in [Precision::F32, Precision::Bf16, Precision::Int8] {
             let model = load(&weights, rule, isa, precision);
             let layers = run(&model, &images, (224, 224));
             let last = layers.get(model.config().depth - 1).expect("layer");
@@ -174,6 +174,7 @@ fn real_weights_agree_with_pytorch_and_candle_in_f32_and_bf16() {
                 Precision::Bf16 => {
                     assert!(token >= 0.99 && cosine_cls >= 0.999, "{case}: {token}, {cosine_cls}");
                 }
+                Precision::Int8 => assert!(cosine_cls >= 0.99, "{case}: {token}, {cosine_cls}"),
             }
         }
     }
@@ -190,6 +191,8 @@ fn what_cannot_be_computed_is_refused_and_says_why() {
     assert_eq!(message(place(Precision::F32, None)), "");
     let heads = message(place(Precision::Bf16, None));
     assert!(heads.contains("2 heads") && heads.contains("--matmul f32"), "{heads}");
+    let heads = message(place(Precision::Int8, None));
+    assert!(heads.contains("in int8") && heads.contains("--matmul f32"), "{heads}");
     if !Isa::Amx.is_available() {
         let missing = message(place(Precision::F32, Some(Isa::Amx)));
         assert!(missing.contains("no amx") && missing.contains("portable"), "{missing}");

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use super::pass::Grid;
 use super::workspace::{KEYS, Own, PAIR, Pointers, Shape};
-use crate::kernels::{BLOCK, Kernel, PackValues, Product, Softmax, Sums, TILE, Tiles};
+use crate::kernels::{BLOCK, Kernel, PackValues, Product, Scales, Softmax, Sums, TILE, Tiles};
 
 pub(super) struct Attention<'a> {
     pub(super) kernel: &'static Kernel,
@@ -127,6 +127,7 @@ impl Attention<'_> {
                 out_tile_row: tiles * TILE,
                 out_block: TILE,
                 accumulate: false,
+                scales: Scales::NONE,
             };
             // SAFETY: queries that no thread writes now, and this thread's own buffers.
             unsafe { (self.kernel.multiply)(&product) };
@@ -181,6 +182,7 @@ impl Attention<'_> {
                 out_tile_row: BLOCK * width,
                 out_block: BLOCK,
                 accumulate: keys.start > 0,
+                scales: Scales::NONE,
             };
             // SAFETY: this thread's own buffers.
             unsafe { (self.kernel.multiply)(&product) };

@@ -12,12 +12,12 @@ use std::ops::Range;
 use super::super::config::{FfnKind, PATCH_SIZE, VitConfig};
 use super::Tokens;
 use super::attention::Attention;
+use super::product::Factor;
 use super::stages::{Clock, Stage, Stages};
-use super::weights::{Block, Packed};
-use super::workspace::{Own, PAIR, PATCH_VALUES, Pointers, Shape};
+use super::weights::{Block, Kernels, Packed, hidden_left};
+use super::workspace::{Own, PATCH_VALUES, Pointers, Shape};
 use crate::kernels::elementwise;
-use crate::kernels::{BLOCK, Barrier, Kernel, Matrix, Normalise, Product, Scatter, Sums, Tiles};
-use crate::vit::config::LAYER_NORM_EPS;
+use crate::kernels::{BLOCK, Barrier, Left, Scatter, Sums, Tiles};
 
 /// Fewest rows of a part.
 const PART_ROWS: usize = 16;
@@ -27,12 +27,12 @@ const PART_ROWS: usize = 16;
 pub(super) struct Grid<'a> {
     pub(super) index: usize,
     pub(super) threads: usize,
-    part: usize,
+    pub(super) part: usize,
     column: usize,
     columns: usize,
     /// All threads of the pass, and those of this part.
     whole: &'a Barrier<'a>,
-    rows: &'a Barrier<'a>,
+    pub(super) rows: &'a Barrier<'a>,
 }
 
 impl<'a> Grid<'a> {
@@ -60,7 +60,7 @@ impl<'a> Grid<'a> {
     }
 
     /// This thread's share of `count` things that its part shares.
-    fn share(&self, count: usize) -> Range<usize> {
+    pub(super) fn share(&self, count: usize) -> Range<usize> {
         count * self.column / self.columns..count * (self.column + 1) / self.columns
     }
 
@@ -73,7 +73,7 @@ impl<'a> Grid<'a> {
 /// What is computed, from what, to where.
 pub(super) struct Pass<'a> {
     pub(super) model: &'a VitConfig,
-    pub(super) kernel: &'static Kernel,
+    pub(super) kernels: Kernels,
     pub(super) packed: &'a Packed,
     pub(super) images: &'a [&'a [f32]],
     /// Height and width of the images in pixels.
@@ -120,7 +120,7 @@ impl Pass<'_> {
             grid.whole.wait();
             clock.lap(Stage::Wait);
             let queries = if cls_only { 1 } else { self.tokens };
-            Attention { kernel: self.kernel, shape, buffers, own: &own }.run(grid, queries);
+            Attention { kernel: self.kernels.float, shape, buffers, own: &own }.run(grid, queries);
             clock.lap(Stage::Attention);
             grid.whole.wait();
             clock.lap(Stage::Wait);
@@ -167,20 +167,23 @@ impl Pass<'_> {
         // SAFETY: the buffer holds a patch's values, and is this thread's own.
         let patch = unsafe { std::slice::from_raw_parts_mut(own.patch, PATCH_VALUES) };
         patch.fill(0.0);
-        let values = shape.patch_depth * BLOCK * self.kernel.per_lane;
+        let values = shape.patch_depth * BLOCK * self.kernels.float.per_lane;
         for row in grid.share(rows.len()) {
             self.pixels_of(rows.start + row, patch);
             let to = to.wrapping_add(row / BLOCK * tile_row + row % BLOCK * BLOCK);
             // SAFETY: a row of tiles of the block, which no other thread writes.
-            unsafe { (self.kernel.convert)(patch.as_ptr(), values, to) };
+            unsafe { (self.kernels.float.convert)(patch.as_ptr(), values, to) };
         }
         grid.rows.wait();
+        let to = Factor::of_floats(to);
         self.product(own, grid, to, rows.len(), &self.packed.patch, &mut |sums, row, column| {
             self.by_image(rows.start + row, sums, &mut |sums, image, token| {
                 let table = self.table.as_ptr().wrapping_add(token * shape.stride() + column);
                 let x = buffers.x(shape, image * self.tokens + token).wrapping_add(column);
                 // SAFETY: rows and columns of the residual stream that are this thread's.
-                unsafe { (self.kernel.replace)(&Sums { bias: table, ..sums }, x, shape.stride()) };
+                unsafe {
+                    (self.kernels.float.replace)(&Sums { bias: table, ..sums }, x, shape.stride())
+                };
             });
         });
         grid.rows.wait();
@@ -214,10 +217,9 @@ impl Pass<'_> {
         block: &Block,
         rows: Range<usize>,
     ) {
-        let normed = buffers.normed(grid.part);
-        self.normalise(shape, grid, buffers.x(shape, rows.start), rows.len(), normed);
-        grid.rows.wait();
-        let per_lane = self.kernel.per_lane;
+        let x = buffers.x(shape, rows.start);
+        let normed = self.normalise(shape, buffers, grid, (x, rows.len()), &block.qkv);
+        let per_lane = self.kernels.float.per_lane;
         let head_width = shape.width / shape.heads;
         let head_row = shape.head_depth * BLOCK;
         self.product(own, grid, normed, rows.len(), &block.qkv, &mut |sums, row, column| {
@@ -241,7 +243,10 @@ impl Pass<'_> {
                     let to = buffers.head(shape, which, image, head).wrapping_add(lane);
                     // SAFETY: rows and columns of one head that are this thread's.
                     unsafe {
-                        (self.kernel.scatter)(&sums, &Scatter { to, first: token, large, small })
+                        (self.kernels.float.scatter)(
+                            &sums,
+                            &Scatter { to, first: token, large, small },
+                        )
                     };
                 });
             }
@@ -262,14 +267,14 @@ impl Pass<'_> {
         let add = |sums: Sums, row: usize, column: usize| {
             let x = rows.x.wrapping_add(row * stride + column);
             // SAFETY: rows and columns of the residual stream that are this thread's.
-            unsafe { (self.kernel.residual)(&sums, x, stride) };
+            unsafe { (self.kernels.float.residual)(&sums, x, stride) };
         };
-        self.product(own, grid, rows.mixed, rows.count, &block.proj, &mut { add });
+        let mixed = (rows.mixed, shape.depth, rows.count);
+        let mixed = self.quantise(buffers, grid, mixed, Left::Signed, &block.proj);
+        self.product(own, grid, mixed, rows.count, &block.proj, &mut { add });
         grid.rows.wait();
         clock.lap(Stage::Projection);
-        let normed = buffers.normed(grid.part);
-        self.normalise(shape, grid, rows.x, rows.count, normed);
-        grid.rows.wait();
+        let normed = self.normalise(shape, buffers, grid, (rows.x, rows.count), &block.up);
         let hidden = buffers.hidden(grid.part);
         let tile_row = shape.hidden_depth * BLOCK * BLOCK;
         self.product(own, grid, normed, rows.count, &block.up, &mut |sums, row, column| {
@@ -277,15 +282,23 @@ impl Pass<'_> {
             // SAFETY: rows and columns of the hidden activations that are this thread's.
             unsafe {
                 match self.model.ffn {
-                    FfnKind::Mlp => (self.kernel.activate)(&sums, &Tiles { to, tile_row, column }),
+                    FfnKind::Mlp => {
+                        (self.kernels.float.activate)(&sums, &Tiles { to, tile_row, column })
+                    }
                     FfnKind::SwiGlu => {
-                        (self.kernel.gate)(&sums, &Tiles { to, tile_row, column: column / 2 });
+                        (self.kernels.float.gate)(
+                            &sums,
+                            &Tiles { to, tile_row, column: column / 2 },
+                        );
                     }
                 }
             }
         });
         grid.rows.wait();
         clock.lap(Stage::Up);
+        let left = hidden_left(self.model.ffn);
+        let hidden = (hidden.cast_const(), shape.hidden_depth, rows.count);
+        let hidden = self.quantise(buffers, grid, hidden, left, &block.down);
         self.product(own, grid, hidden, rows.count, &block.down, &mut { add });
         grid.rows.wait();
         clock.lap(Stage::Down);
@@ -319,25 +332,6 @@ impl Pass<'_> {
         }
     }
 
-    /// Normed rows as tiles; the part's threads share them.
-    fn normalise(&self, shape: &Shape, grid: &Grid<'_>, x: *const f32, rows: usize, to: *mut f32) {
-        // Whole rows of tiles, so that a thread's first row starts one.
-        let tiles = grid.share(rows.div_ceil(BLOCK));
-        let first = tiles.start * BLOCK;
-        let tile_row = shape.depth * BLOCK * BLOCK;
-        let work = Normalise {
-            from: x.wrapping_add(first * shape.stride()),
-            stride: shape.stride(),
-            rows: rows.min(tiles.end * BLOCK).saturating_sub(first),
-            width: shape.width,
-            epsilon: LAYER_NORM_EPS as f32,
-            to: to.wrapping_add(tiles.start * tile_row),
-            tile_row,
-        };
-        // SAFETY: rows that no thread writes now, to rows of tiles that are this thread's.
-        unsafe { (self.kernel.normalise)(&work) };
-    }
-
     /// The final norm of a row, to `out` from value `to` on.
     fn final_norm(&self, shape: &Shape, x: *const f32, to: usize) {
         let [weight, bias] = &self.packed.norm;
@@ -350,74 +344,5 @@ impl Pass<'_> {
         };
         row.copy_from_slice(x);
         elementwise::layer_norm(row, weight, bias);
-    }
-
-    /// This thread's columns of `rows` rows of tiles times a matrix, handed on as blocks of sums
-    /// with their first row and column.
-    fn product(
-        &self,
-        own: &Own,
-        grid: &Grid<'_>,
-        a: *const f32,
-        rows: usize,
-        matrix: &Matrix,
-        then: &mut dyn FnMut(Sums, usize, usize),
-    ) {
-        let depth = matrix.depth();
-        let a_tile_row = depth * BLOCK * BLOCK;
-        // Long inner axes are cut into equal steps, so that a panel stays in the cache.
-        let steps = depth.div_ceil(self.kernel.depth);
-        for panel in grid.share(matrix.panels()).map(|index| matrix.panel(index)) {
-            let width = panel.blocks * BLOCK;
-            for step in 0..steps {
-                let tiles = depth * step / steps..depth * (step + 1) / steps;
-                for row in (0..rows).step_by(PAIR) {
-                    let sums = match steps {
-                        1 => own.sums,
-                        _ => own.sums.wrapping_add(row * width),
-                    };
-                    let offset = row / BLOCK * a_tile_row + tiles.start * BLOCK * BLOCK;
-                    let count = (rows - row).min(PAIR);
-                    let product = Product {
-                        a: a.wrapping_add(offset),
-                        a_tile_row,
-                        rows: count,
-                        b: panel.lanes.wrapping_add(tiles.start * BLOCK * width),
-                        b_stride: width,
-                        depth: tiles.len(),
-                        blocks: panel.blocks,
-                        out: sums,
-                        out_row: width,
-                        out_tile_row: BLOCK * width,
-                        out_block: BLOCK,
-                        accumulate: step > 0,
-                    };
-                    // SAFETY: tiles and a panel that no thread writes now, to this thread's sums.
-                    unsafe { (self.kernel.multiply)(&product) };
-                    if step + 1 == steps {
-                        let sums = Sums {
-                            from: sums,
-                            stride: width,
-                            rows: count,
-                            blocks: panel.blocks,
-                            bias: panel.bias,
-                        };
-                        then(sums, row, panel.first_column);
-                    }
-                }
-            }
-        }
-    }
-
-    /// Cuts rows, of which the first is `row` of the batch, where an image ends.
-    fn by_image(&self, row: usize, sums: Sums, then: &mut dyn FnMut(Sums, usize, usize)) {
-        let mut done = 0;
-        while done < sums.rows {
-            let (image, token) = ((row + done) / self.tokens, (row + done) % self.tokens);
-            let rows = (self.tokens - token).min(sums.rows - done);
-            let from = sums.from.wrapping_add(done * sums.stride);
-            then(Sums { from, rows, ..sums }, image, token);
-            done += rows;
-        }
     }
 }

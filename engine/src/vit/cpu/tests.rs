@@ -8,6 +8,8 @@ use super::super::pos_embed;
 use super::{Batch, CpuVit, Tokens};
 use crate::kernels::{Isa, Precision, Team};
 
+const PRECISIONS: [Precision; 3] = [Precision::F32, Precision::Bf16, Precision::Int8];
+
 /// Drawn parameters by canonical name, as [`CpuVit::load`] wants them.
 pub(crate) struct Drawn(HashMap<String, Vec<f32>>);
 
@@ -272,6 +274,7 @@ fn check(
     let (least, most) = match precision {
         Precision::F32 => (0.999_999_9, 2e-5),
         Precision::Bf16 => (0.9995, 0.05),
+        Precision::Int8 => (0.995, 0.15),
     };
     for (image, source) in [(0, &first), (images - 1, &last)] {
         if images == 1 && image == 0 && source.as_ptr() == first.as_ptr() {
@@ -318,7 +321,7 @@ fn odd_sizes_and_batches_agree_with_the_plain_pass() {
     let plain = shape(192, 2, FfnKind::Mlp, 0);
     let registers = shape(128, 2, FfnKind::Mlp, 4);
     everywhere(|isa| {
-        for precision in [Precision::F32, Precision::Bf16] {
+        for precision in PRECISIONS {
             for threads in [1, 2, 3] {
                 // 2, 5, 13 and 31 tokens; batches that leave a rest.
                 for size in [(1, 14, 14), (33, 28, 28), (2, 42, 56), (5, 70, 84)] {
@@ -336,22 +339,43 @@ fn odd_sizes_and_batches_agree_with_the_plain_pass() {
 #[test]
 fn wide_and_gated_networks_agree_with_the_plain_pass() {
     everywhere(|isa| {
-        for precision in [Precision::F32, Precision::Bf16] {
+        for precision in PRECISIONS {
+            // The first block is never of bytes.
+            let depth = if precision == Precision::Int8 { 2 } else { 1 };
             for dim in [384, 768, 1024] {
-                check(&shape(dim, 1, FfnKind::Mlp, 0), isa, precision, 2, (2, 28, 28));
+                check(&shape(dim, depth, FfnKind::Mlp, 0), isa, precision, 2, (2, 28, 28));
             }
-            check(&shape(1536, 1, FfnKind::SwiGlu, 4), isa, precision, 2, (1, 28, 28));
+            check(&shape(1536, depth, FfnKind::SwiGlu, 4), isa, precision, 2, (1, 28, 28));
             check(&shape(128, 2, FfnKind::SwiGlu, 0), isa, precision, 1, (4, 42, 42));
         }
     });
 }
 
 #[test]
+fn int8_is_not_bf16_after_the_first_block() {
+    let config = shape(128, 2, FfnKind::Mlp, 0);
+    let drawn = Drawn::new(&config);
+    let image = noise(3 * 42 * 42, 5, 2.0);
+    everywhere(|isa| {
+        let [bf16, int8] = [Precision::Bf16, Precision::Int8].map(|precision| {
+            let model = drawn.load(&config, isa, precision);
+            let batch = Batch { images: &[&image], height: 42, width: 42 };
+            let mut out = vec![0f32; 2 * 10 * 128];
+            model.forward(&Team::new(2), batch, &[0, 1], Tokens::All, &mut out);
+            out
+        });
+        let (first, second) = bf16.split_at(10 * 128);
+        assert_eq!(first, &int8[..10 * 128], "{isa:?}");
+        assert_ne!(second, &int8[10 * 128..], "{isa:?}");
+    });
+}
+
+#[test]
 fn long_sequences_agree_with_the_plain_pass() {
     // 1,370 tokens and four registers: several blocks of keys.
-    let config = shape(64, 1, FfnKind::Mlp, 4);
+    let config = shape(64, 2, FfnKind::Mlp, 4);
     everywhere(|isa| {
-        for precision in [Precision::F32, Precision::Bf16] {
+        for precision in PRECISIONS {
             check(&config, isa, precision, 2, (1, 518, 518));
         }
     });
@@ -360,7 +384,7 @@ fn long_sequences_agree_with_the_plain_pass() {
 #[test]
 fn hidden_widths_that_fill_no_tile_agree_with_the_plain_pass() {
     everywhere(|isa| {
-        for precision in [Precision::F32, Precision::Bf16] {
+        for precision in PRECISIONS {
             for ffn in [FfnKind::Mlp, FfnKind::SwiGlu] {
                 let config = VitConfig { ffn_hidden_dim: 88, ..shape(64, 2, ffn, 0) };
                 check(&config, isa, precision, 2, (2, 28, 28));
@@ -370,10 +394,11 @@ fn hidden_widths_that_fill_no_tile_agree_with_the_plain_pass() {
 }
 
 #[test]
-fn heads_of_sixteen_are_done_in_f32_and_refused_in_bf16() {
+fn heads_of_sixteen_are_done_in_f32_and_refused_otherwise() {
     let config = VitConfig { num_heads: 4, ..shape(64, 2, FfnKind::Mlp, 1) };
     everywhere(|isa| check(&config, isa, Precision::F32, 2, (3, 42, 28)));
     assert!(!CpuVit::supports(&config, Precision::Bf16));
+    assert!(!CpuVit::supports(&config, Precision::Int8));
     assert!(!CpuVit::supports(&VitConfig { num_heads: 8, ..config }, Precision::F32));
 }
 
@@ -382,9 +407,10 @@ fn a_picture_that_is_not_finite_leaves_the_next_one_alone() {
     let config = shape(128, 2, FfnKind::Mlp, 0);
     let drawn = Drawn::new(&config);
     let team = Team::new(2);
-    everywhere(|isa| {
-        let model = drawn.load(&config, isa, Precision::Bf16);
-        let (good, bad) = (noise(3 * 42 * 42, 5, 2.0), vec![f32::NAN; 3 * 42 * 42]);
+    let check = |isa: Isa, precision: Precision| {
+        let model = drawn.load(&config, isa, precision);
+        let (good, mut bad) = (noise(3 * 42 * 42, 5, 2.0), noise(3 * 42 * 42, 7, 2.0));
+        bad[99] = f32::NAN;
         let run = |image: &[f32]| {
             let batch = Batch { images: &[image], height: 42, width: 42 };
             let mut out = vec![0f32; 10 * 128];
@@ -393,6 +419,7 @@ fn a_picture_that_is_not_finite_leaves_the_next_one_alone() {
         };
         let before = run(&good);
         assert!(run(&bad).iter().all(|x| x.is_nan()));
-        assert_eq!(run(&good), before, "{isa:?}");
-    });
+        assert_eq!(run(&good), before, "{isa:?} {precision}");
+    };
+    everywhere(|isa| PRECISIONS.into_iter().for_each(|precision| check(isa, precision)));
 }

@@ -4,7 +4,7 @@
 use rayon::prelude::*;
 
 use super::super::config::{FfnKind, PATCH_SIZE, VitConfig};
-use crate::kernels::{BLOCK, Kernel, Matrix};
+use crate::kernels::{BLOCK, Int8, Kernel, Left, Matrix};
 
 /// All parameters of a backbone.
 pub(super) struct Packed {
@@ -64,19 +64,21 @@ impl Linear {
         }
     }
 
-    fn pack(&self, kernel: &Kernel) -> Matrix {
-        self.pack_columns(kernel, kernel.panel, self.bias.len(), Some)
+    fn pack(&self, kernels: Kernels, left: Left) -> Matrix {
+        self.pack_columns(kernels, left, kernels.panel(), self.bias.len(), Some)
     }
 
     /// Packs the columns of a feed-forward network's first layer, which are filled up to whole
     /// tiles of the second one's inner axis; the two halves of SwiGLU alternate by blocks.
-    fn pack_hidden(&self, kernel: &Kernel, ffn: FfnKind, hidden: usize) -> Matrix {
-        let padded = hidden.next_multiple_of(BLOCK * kernel.per_lane);
+    fn pack_hidden(&self, kernels: Kernels, ffn: FfnKind, hidden: usize) -> Matrix {
+        let padded = hidden.next_multiple_of(BLOCK * kernels.float.per_lane);
         match ffn {
-            FfnKind::Mlp => self.pack_columns(kernel, kernel.panel, padded, |column| {
-                Some(column).filter(|&column| column < hidden)
-            }),
-            FfnKind::SwiGlu => self.pack_columns(kernel, 2, 2 * padded, |column| {
+            FfnKind::Mlp => {
+                self.pack_columns(kernels, Left::Normed, kernels.panel(), padded, |column| {
+                    Some(column).filter(|&column| column < hidden)
+                })
+            }
+            FfnKind::SwiGlu => self.pack_columns(kernels, Left::Normed, 2, 2 * padded, |column| {
                 let (block, inside) = (column / BLOCK, column % BLOCK);
                 let of_half = block / 2 * BLOCK + inside;
                 (of_half < hidden).then_some(block % 2 * hidden + of_half)
@@ -87,16 +89,34 @@ impl Linear {
     /// Packs so many columns: each that which `source` names, or zeros.
     fn pack_columns(
         &self,
-        kernel: &Kernel,
+        kernels: Kernels,
+        left: Left,
         panel: usize,
         columns: usize,
         source: impl Fn(usize) -> Option<usize> + Sync,
     ) -> Matrix {
         let zeros = vec![0f32; self.inner];
         let bias = (0..columns).map(|column| source(column).map_or(0.0, |at| self.bias[at]));
-        Matrix::pack(kernel, panel, self.inner, bias.collect(), |column| {
-            source(column).map_or(&zeros[..], |at| self.row(at))
-        })
+        let (bias, float) = (bias.collect(), kernels.float);
+        let row = |column| source(column).map_or(&zeros[..], |at| self.row(at));
+        match kernels.int8 {
+            Some(_) => Matrix::pack_bytes(float, panel, self.inner, bias, left, row),
+            None => Matrix::pack(float, panel, self.inner, bias, row),
+        }
+    }
+}
+
+/// What multiplies: floats, and for int8 the bytes between attentions.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Kernels {
+    pub(super) float: &'static Kernel,
+    pub(super) int8: Option<&'static Int8>,
+}
+
+impl Kernels {
+    /// Column blocks in a panel of weights.
+    pub(super) fn panel(self) -> usize {
+        self.int8.map_or(self.float.panel, |int8| int8.panel)
     }
 }
 
@@ -105,12 +125,18 @@ impl Packed {
     /// embedding already, and `pos_embed` is that of the patches alone.
     pub(super) fn load<E: Send>(
         config: &VitConfig,
-        kernel: &Kernel,
+        kernels: Kernels,
         values: &(dyn Fn(&str) -> Result<Vec<f32>, E> + Sync),
     ) -> Result<Self, E> {
+        let kernel = kernels.float;
+        let kernels_of = |index: usize| Kernels {
+            // Bytes are too coarse for the first block: drawings lose most there (docs/performance.md).
+            int8: kernels.int8.filter(|_| index > 0),
+            ..kernels
+        };
         let blocks = (0..config.depth)
             .into_par_iter()
-            .map(|index| Block::load(config, kernel, index, values))
+            .map(|index| Block::load(config, kernels_of(index), index, values))
             .collect::<Result<_, E>>()?;
         let inner = 3 * PATCH_SIZE * PATCH_SIZE;
         let patch = values("patch_embed.proj.weight")?;
@@ -142,7 +168,7 @@ impl Packed {
 impl Block {
     fn load<E>(
         config: &VitConfig,
-        kernel: &Kernel,
+        kernels: Kernels,
         index: usize,
         values: &(dyn Fn(&str) -> Result<Vec<f32>, E> + Sync),
     ) -> Result<Self, E> {
@@ -168,10 +194,18 @@ impl Block {
         let mut down = linear(down_name, hidden)?;
         down.scale(&value("ls2.gamma")?);
         Ok(Self {
-            qkv: qkv.pack(kernel),
-            proj: proj.pack(kernel),
-            up: up.pack_hidden(kernel, config.ffn, hidden),
-            down: down.pack(kernel),
+            qkv: qkv.pack(kernels, Left::Normed),
+            proj: proj.pack(kernels, Left::Signed),
+            up: up.pack_hidden(kernels, config.ffn, hidden),
+            down: down.pack(kernels, hidden_left(config.ffn)),
         })
+    }
+}
+
+/// How the rows between the layers of a feed-forward network are stored as bytes.
+pub(super) fn hidden_left(ffn: FfnKind) -> Left {
+    match ffn {
+        FfnKind::Mlp => Left::Gelu,
+        FfnKind::SwiGlu => Left::Signed,
     }
 }

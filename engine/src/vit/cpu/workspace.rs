@@ -1,8 +1,8 @@
 //! What a pass writes on its way: buffers that are kept and used again, and their sizes.
 
 use super::super::config::VitConfig;
-use super::weights::Packed;
-use crate::kernels::{BLOCK, Kernel, Lanes, TILE};
+use super::weights::{Kernels, Packed};
+use crate::kernels::{BLOCK, Int8, Lanes, TILE};
 
 /// Rows of tiles are made in pairs, which AMX multiplies at once.
 pub(super) const PAIR: usize = 2 * BLOCK;
@@ -41,19 +41,24 @@ pub(super) struct Shape {
     pub(super) width: usize,
     /// Column blocks of a panel.
     pub(super) panel: usize,
+    /// Tiles of bytes along the longest row that is made into them; 0 where none is.
+    pub(super) byte_depth: usize,
 }
 
 impl Shape {
     pub(super) fn new(
         config: &VitConfig,
-        kernel: &Kernel,
+        kernels: Kernels,
         packed: &Packed,
         images: usize,
         tokens: usize,
         parts: usize,
     ) -> Self {
-        let tiles = |values: usize| values.div_ceil(BLOCK * kernel.per_lane);
-        let hidden_bytes = 4 * config.ffn_hidden_dim / kernel.per_lane;
+        let per_lane = kernels.float.per_lane;
+        let tiles = |values: usize| values.div_ceil(BLOCK * per_lane);
+        let hidden_bytes = 4 * config.ffn_hidden_dim / per_lane;
+        let most = config.embed_dim.max(config.ffn_hidden_dim);
+        let byte_depth = kernels.int8.map(|_| most.div_ceil(BLOCK * Int8::PER_LANE));
         let rows = images * tokens;
         let block_rows = (HIDDEN_BYTES / hidden_bytes).clamp(BLOCK_ROWS.0, BLOCK_ROWS.1);
         // Blocks of one size, rather than a small one at the end.
@@ -71,7 +76,8 @@ impl Shape {
             patch_depth: packed.patch.depth(),
             heads: config.num_heads,
             width: config.embed_dim,
-            panel: kernel.panel.max(2),
+            panel: kernels.float.panel.max(kernels.panel()).max(2),
+            byte_depth: byte_depth.unwrap_or(0),
         }
     }
 
@@ -121,6 +127,10 @@ pub(super) struct Workspace {
     /// Normed rows and hidden rows of a block, by parts.
     normed: Lanes,
     hidden: Lanes,
+    /// Rows of a block as bytes, by parts.
+    bytes: Lanes,
+    /// Scales of rows of bytes: of a block's normed rows, then of the others; by parts.
+    scales: Lanes,
     /// What each thread has to itself.
     own: Lanes,
     sizes: Sizes,
@@ -132,6 +142,8 @@ struct Sizes {
     mixed: usize,
     normed: usize,
     hidden: usize,
+    bytes: usize,
+    scales: usize,
     own: usize,
     sums: usize,
     keys: usize,
@@ -148,6 +160,8 @@ pub(super) struct Pointers {
     mixed: *mut f32,
     normed: *mut f32,
     hidden: *mut f32,
+    bytes: *mut f32,
+    scales: *mut f32,
     own: *mut f32,
     sizes: Sizes,
 }
@@ -165,6 +179,8 @@ impl Workspace {
             mixed: shape.part_rows() * shape.depth * BLOCK,
             normed: shape.block_rows * shape.depth.max(shape.patch_depth) * BLOCK,
             hidden: shape.block_rows * shape.hidden_depth * BLOCK,
+            bytes: shape.block_rows * shape.byte_depth * BLOCK,
+            scales: if shape.byte_depth > 0 { shape.block_rows } else { 0 },
             sums: shape.block_rows * shape.panel * BLOCK,
             keys: padded * head,
             values: padded * head,
@@ -180,6 +196,8 @@ impl Workspace {
         self.mixed.reserve(shape.parts * self.sizes.mixed);
         self.normed.reserve(shape.parts * self.sizes.normed);
         self.hidden.reserve(shape.parts * self.sizes.hidden);
+        self.bytes.reserve(shape.parts * self.sizes.bytes);
+        self.scales.reserve(2 * shape.parts * self.sizes.scales);
         self.own.reserve(threads * self.sizes.own);
     }
 
@@ -190,6 +208,8 @@ impl Workspace {
             mixed: self.mixed.as_mut_ptr(),
             normed: self.normed.as_mut_ptr(),
             hidden: self.hidden.as_mut_ptr(),
+            bytes: self.bytes.as_mut_ptr(),
+            scales: self.scales.as_mut_ptr(),
             own: self.own.as_mut_ptr(),
             sizes: self.sizes,
         }
@@ -240,6 +260,16 @@ impl Pointers {
 
     pub(super) fn hidden(&self, part: usize) -> *mut f32 {
         self.hidden.wrapping_add(part * self.sizes.hidden)
+    }
+
+    /// Rows of a block as bytes.
+    pub(super) fn bytes(&self, part: usize) -> *mut f32 {
+        self.bytes.wrapping_add(part * self.sizes.bytes)
+    }
+
+    /// Scales of the normed rows of a block (0) or of its [`bytes`](Self::bytes) (1).
+    pub(super) fn scales(&self, part: usize, which: usize) -> *mut f32 {
+        self.scales.wrapping_add((2 * part + which) * self.sizes.scales)
     }
 
     pub(super) fn own(&self, thread: usize) -> Own {

@@ -6,6 +6,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use candle_core::pickle::PthTensors;
+use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use memmap2::Mmap;
 use safetensors::tensor::TensorView;
@@ -228,6 +229,11 @@ impl WeightsFile {
             Container::Pickle(pickle) => read_pickled(pickle, name),
         }
         .map_err(|reason| unreadable(&self.path, &format!("tensor `{name}`: {reason}")))?;
+        // One number that says whether there is anything to find: vectors of it are fast.
+        let largest = values.iter().fold(0u32, |most, value| most.max(value.abs().to_bits()));
+        if largest < f32::INFINITY.to_bits() {
+            return Ok(values);
+        }
         match values.iter().position(|value| !value.is_finite()) {
             None => Ok(values),
             Some(index) => Err(WeightsError::NotFinite {
@@ -242,13 +248,15 @@ impl WeightsFile {
     fn mapped(&self, map: &[u8], name: &str) -> Result<Vec<f32>, String> {
         let info = self.tensors.get(name).ok_or("not in the file")?;
         let bytes = map.get(info.range.clone()).ok_or("outside the file")?;
-        let halves = || bytes.as_chunks::<2>().0.iter();
         Ok(match &info.dtype {
             StoredDtype::F32 => {
                 bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
             }
-            StoredDtype::F16 => halves().map(|b| f16::from_le_bytes(*b).to_f32()).collect(),
-            StoredDtype::Bf16 => halves().map(|b| bf16::from_le_bytes(*b).to_f32()).collect(),
+            StoredDtype::F16 => widened(bytes),
+            StoredDtype::Bf16 => {
+                let halves = bytes.as_chunks::<2>().0.iter();
+                halves.map(|b| bf16::from_le_bytes(*b).to_f32()).collect()
+            }
             StoredDtype::Int8 { scales } => {
                 let scales = map.get(scales.clone()).ok_or("scales outside the file")?;
                 let scales = scales.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b));
@@ -269,6 +277,21 @@ impl WeightsFile {
         let (_, header) = SafeTensors::read_metadata(bytes).ok()?;
         header.metadata().as_ref()?.get(key).cloned()
     }
+}
+
+/// Values of half precision, many at a time: the processor's instruction takes eight.
+fn widened(bytes: &[u8]) -> Vec<f32> {
+    const STEP: usize = 256;
+    let mut values = vec![0f32; bytes.len() / 2];
+    let mut halves = [f16::ZERO; STEP];
+    for (bytes, values) in bytes.chunks(2 * STEP).zip(values.chunks_mut(STEP)) {
+        let bytes = bytes.as_chunks::<2>().0;
+        for (half, bytes) in halves.iter_mut().zip(bytes) {
+            *half = f16::from_le_bytes(*bytes);
+        }
+        halves[..values.len()].convert_to_f32_slice(values);
+    }
+    values
 }
 
 fn read_pickled(pickle: &PthTensors, name: &str) -> Result<Vec<f32>, String> {
