@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{InputArgs, MatmulArg, positive};
+use super::input::MatmulArg;
+use super::{InputArgs, positive};
 
 #[derive(Debug, Subcommand)]
 pub enum BenchCommand {
