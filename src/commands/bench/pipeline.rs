@@ -140,17 +140,17 @@ fn index(home: &Path, sources: &[PathBuf], model: &dyn Embedder) -> Outcome<Rate
     Ok(rate)
 }
 
-/// A number of a round.
-type Figure<'a> = &'a dyn Fn(&Round) -> f64;
+/// Name in JSON, name for people, and how it follows from a round.
+type Figure<'a> = (&'a str, &'a str, &'a dyn Fn(&Round) -> f64);
 
 fn report(settings: &Settings, model: &dyn Embedder, files: usize, rounds: &[Round]) -> Outcome {
     let identity = model.identity();
-    let median = |of: Figure<'_>| {
+    let median = |of: &dyn Fn(&Round) -> f64| {
         let mut values: Vec<f64> = rounds.iter().map(of).collect();
         values.sort_by(f64::total_cmp);
         (values[values.len() / 2], values[0], values[values.len() - 1])
     };
-    let figures: [(&str, &str, Figure<'_>); 7] = [
+    let figures: [Figure<'_>; 7] = [
         ("model_per_second", "model alone, pictures/s", &|round| round.model),
         ("prepare_per_second", "files to model input alone, pictures/s", &|round| {
             round.prepared.per_second
