@@ -77,6 +77,8 @@ fn serve() {
             ..RemoteOptions::default()
         },
         roots: vec![home.join("roots")],
+        // What is kept on purpose: full after a few pictures, so that all else can be seen.
+        query_bytes: 1 << 20,
         ..Options::default()
     };
     let model: Model = Arc::new(ThumbnailEmbedder::default());
