@@ -64,7 +64,7 @@ pub fn app(state: AppState) -> Router {
 }
 
 /// Serves until `shutdown` completes. From then on no connection is taken, and every request that was
-/// is answered. From the start on, the process gives large pieces of memory back at once.
+/// is answered.
 ///
 /// # Errors
 /// The listener failed.
@@ -73,7 +73,6 @@ pub async fn serve(
     state: AppState,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    memory::give_back_large();
     let ending = state.clone();
     let shutdown = async move {
         shutdown.await;

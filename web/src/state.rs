@@ -13,6 +13,7 @@ use crate::device::{Device, DeviceOptions};
 use crate::guard::Guard;
 use crate::jobs::Jobs;
 use crate::keys::{KeyError, Keys};
+use crate::memory;
 use crate::metrics::Metrics;
 use crate::models::{ModelSource, Models};
 use crate::options::Options;
@@ -95,11 +96,12 @@ impl Deref for AppState {
 }
 
 impl AppState {
-    /// Opens the collections.
+    /// Opens the collections. From now on the process gives memory that is over back to the system.
     ///
     /// # Errors
     /// A collection named cannot be opened.
     pub fn open(config: Config) -> Result<Self, IndexerError> {
+        memory::give_back();
         let Config { home, collections, models, options, clock } = config;
         let bad_keys = |error: KeyError| IndexerError::InvalidRequest(error.to_string());
         let keys = Keys::open(&home).map_err(bad_keys)?;
