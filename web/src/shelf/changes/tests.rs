@@ -4,8 +4,9 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use engine::decode::Decoded;
 use engine::testing::ThumbnailEmbedder;
-use engine::{Embedder, Embedding, ModelIdentity, Pixels, RgbImage};
+use engine::{Embedder, Embedding, ModelIdentity, Pixels};
 use futures_util::future::join_all;
 use indexer::{Collections, CreateOptions, ImageId, Progress};
 use serde_json::{Value, json};
@@ -35,12 +36,12 @@ impl Embedder for Holding {
         self.model.embed(batch)
     }
 
-    fn prepare(&self, image: &RgbImage) -> engine::Result<Pixels> {
-        if image.width() == HELD_WIDTH {
+    fn prepare_decoded(&self, decoded: &Decoded) -> engine::Result<Pixels> {
+        if decoded.image.width() == HELD_WIDTH {
             self.reached.lock().expect("lock").send(()).expect("told");
             let _ = self.go_on.lock().expect("lock").recv();
         }
-        self.model.prepare(image)
+        self.model.prepare_decoded(decoded)
     }
 }
 
