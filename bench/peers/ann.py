@@ -144,6 +144,8 @@ def main():
     parser.add_argument("--recall", type=float, default=0.99)
     parser.add_argument("--akin", default="target/release/akin")
     parser.add_argument("--work", required=True)
+    parser.add_argument("--keep", action="store_true", help="search Akin's collection of an earlier run in --work")
+    parser.add_argument("--libraries", nargs="+", default=["hnswlib", "faiss"])
     parser.add_argument("--library")
     args = parser.parse_args()
     if args.library:
@@ -162,17 +164,21 @@ def main():
 
     akin = [args.akin, "--home", f"{args.work}/home", "--threads", str(args.threads), "--json"]
     results = {}
-    done = subprocess.run(
-        akin + ["bench", "index", "-c", "bench", "--vectors", f"{args.work}/vectors.npy", "--replace"],
-        check=True, stdout=subprocess.PIPE, text=True,
-    )
-    results["akin"] = json.loads(done.stdout)
+    built = f"{args.work}/built.json"
+    if not args.keep:
+        done = subprocess.run(
+            akin + ["bench", "index", "-c", "bench", "--vectors", f"{args.work}/vectors.npy", "--replace"],
+            check=True, stdout=subprocess.PIPE, text=True,
+        )
+        with open(built, "w") as file:
+            file.write(done.stdout)
+    results["akin"] = json.load(open(built))
     running = {}
-    for name in ("hnswlib", "faiss"):
+    for name in args.libraries:
         running[name] = start_library(args, name)
         results[name] = json.loads(running[name].stdout.readline())
 
-    rounds = {name: [] for name in ("akin", "hnswlib", "faiss")}
+    rounds = {name: [] for name in ("akin", *args.libraries)}
     for _ in range(args.rounds):
         done = subprocess.run(
             akin + ["bench", "search", "-c", "bench", "--queries", f"{args.work}/queries.npy", "-k", str(K)],
@@ -203,8 +209,10 @@ def main():
             f"({min(times):.0f}-{max(times):.0f}) | {statistics.median(walls):.0f} | {result['build_cpu_s']:.0f} | "
             f"{result['build_s']:.0f} | {result['bytes_per_vector']:.0f} | {result.get('open_ms', '')} |"
         )
-    pairs = [a["cpu_us"] / h["cpu_us"] for a, h in zip(rounds["akin"], rounds["hnswlib"])]
-    print(f"akin / hnswlib, CPU per query, pairwise: {statistics.median(pairs):.2f} ({min(pairs):.2f}-{max(pairs):.2f})")
+    for name in args.libraries:
+        pairs = [a["cpu_us"] / b["cpu_us"] for a, b in zip(rounds["akin"], rounds[name])]
+        spread = f"({min(pairs):.2f}-{max(pairs):.2f})"
+        print(f"akin / {name}, CPU per query, pairwise: {statistics.median(pairs):.2f} {spread}")
     print(f"akin serving: RSS {last['rss_bytes'] / 2**20:.0f} MiB, of it anonymous {last['anonymous_bytes'] / 2**20:.0f} MiB")
 
 

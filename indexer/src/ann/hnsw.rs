@@ -28,8 +28,8 @@ use crate::error::{IndexerError, Result};
 /// Links per node.
 pub(super) const M: usize = 16;
 const EF_CONSTRUCTION: usize = 128;
-/// Smallest beam of a search of [`EF_ROWS`] rows; it grows with the rows to the power of 0.6, and
-/// when more neighbours are asked for. Measured to give recall@10 above 0.99 (`bench/peers/ann.py`).
+/// Smallest beam of a search of [`EF_ROWS`] rows; it grows with the rows to the power of 0.52,
+/// and when more neighbours are asked for. Measured to give recall@10 above 0.99 (`bench/peers/ann.py`).
 const EF_SEARCH: usize = 40;
 const EF_ROWS: usize = 200_000;
 
@@ -232,7 +232,7 @@ impl Graph {
 
 /// Beam of a search over so many rows.
 fn beam(rows: usize) -> usize {
-    let growth = (rows as f64 / EF_ROWS as f64).powf(0.6).max(1.0);
+    let growth = (rows as f64 / EF_ROWS as f64).powf(0.52).max(1.0);
     (EF_SEARCH as f64 * growth) as usize
 }
 
