@@ -262,6 +262,12 @@ mod tests {
         let damaged = Vectors::open(folder.path(), 70, Precision::F16, 4000)?.snapshot();
         let error = damaged.compare(query.as_slice(), &wanted, |_, _, _| {}).expect_err("damaged");
         assert!(error.to_string().contains("row 3999 fails its checksum"), "{error}");
+
+        // What the disk does not give is named; mapped, it would end the process.
+        let file = OpenOptions::new().write(true).open(&shard).expect("shard");
+        file.set_len(300_000).expect("shortened");
+        let error = rows.compare(query.as_slice(), &[3999], |_, _, _| {}).expect_err("cut off");
+        assert!(error.to_string().contains("shard-00000.f16"), "{error}");
         Ok(())
     }
 

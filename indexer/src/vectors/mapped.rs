@@ -81,18 +81,19 @@ impl Mapped {
         word.is_some_and(|word| word.load(Ordering::Relaxed) & (1 << (region % 64)) != 0)
     }
 
-    /// Copies bytes of the file without mapping them; false where that cannot be done.
-    pub(super) fn copy(&self, offset: usize, into: &mut [u8]) -> bool {
+    /// Copies bytes of the file without mapping them; `None` where there is no way to.
+    ///
+    /// A disk that cannot read them is an error here, where mapped bytes would end the process.
+    pub(super) fn copy(&self, offset: usize, into: &mut [u8]) -> Option<std::io::Result<()>> {
         #[cfg(unix)]
         {
             use std::os::unix::fs::FileExt;
-            let file = self.file.as_ref();
-            file.is_some_and(|file| file.read_exact_at(into, offset as u64).is_ok())
+            self.file.as_ref().map(|file| file.read_exact_at(into, offset as u64))
         }
         #[cfg(not(unix))]
         {
-            let _ = (offset, into);
-            false
+            let _ = (offset, into, &self.file);
+            None
         }
     }
 
@@ -169,10 +170,10 @@ mod tests {
         std::fs::write(&path, [1, 2, 3, 4, 5]).expect("write");
         let map = Mapped::new(&File::open(&path).expect("open"), &path)?;
         let mut bytes = [0; 3];
-        assert!(map.copy(1, &mut bytes));
+        assert!(matches!(map.copy(1, &mut bytes), Some(Ok(()))));
         assert_eq!((bytes, map.resident()), ([2, 3, 4], 0));
-        assert!(!map.copy(3, &mut bytes), "past the end");
-        assert!(!Mapped::nothing(&path)?.copy(0, &mut bytes));
+        assert!(matches!(map.copy(3, &mut bytes), Some(Err(_))), "past the end");
+        assert!(Mapped::nothing(&path)?.copy(0, &mut bytes).is_none());
         Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! Committed rows as readers see them: memory-mapped, immutable, cheap to clone.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use engine::kernels::{dot, dot_f16, prefetch};
@@ -10,7 +10,7 @@ use roaring::RoaringBitmap;
 
 use super::mapped::Mapped;
 use super::{HEADER_BYTES, Precision, ROWS_PER_SHARD, damaged, shard_name};
-use crate::error::{IndexerError, Result};
+use crate::error::{IndexerError, IoContext, Result};
 use crate::id::ImageId;
 
 /// Bytes of shards that one view keeps in this process's memory; more is let go and read again through the system's file
@@ -89,8 +89,10 @@ impl Rows {
             && let Some((shard, start, stride)) = self.place(row)
         {
             buffer.resize(stride, 0);
-            if shard.copy(start, buffer) {
-                return Ok(buffer);
+            match shard.copy(start, buffer) {
+                Some(Ok(())) => return Ok(buffer),
+                Some(error) => error.io("read", &self.shard_path(row))?,
+                None => {}
             }
         }
         self.bytes(row)
@@ -132,14 +134,17 @@ impl Rows {
     fn verified<'a>(&self, row: u64, bytes: &'a [u8]) -> Result<&'a [u8]> {
         let (body, crc) = bytes.split_at(bytes.len() - 4);
         if crc32fast::hash(body).to_le_bytes() != crc {
-            let path =
-                self.folder.join(shard_name((row / ROWS_PER_SHARD) as usize, self.precision));
             return Err(damaged(
-                &path,
+                &self.shard_path(row),
                 format!("row {row} fails its checksum; run `akin collection check --repair`"),
             ));
         }
         Ok(bytes)
+    }
+
+    /// The file that a row is in.
+    fn shard_path(&self, row: u64) -> PathBuf {
+        self.folder.join(shard_name((row / ROWS_PER_SHARD) as usize, self.precision))
     }
 
     fn of_another(&self, row: u64, found: ImageId, id: ImageId) -> IndexerError {
