@@ -155,6 +155,8 @@ def main():
     shape_file = f"{args.work}/shape.json"
     shape = [args.rows, args.queries, args.dim]
     if not os.path.exists(shape_file) or json.load(open(shape_file)) != shape:
+        if args.keep:
+            raise SystemExit(f"{args.work} has no collection of {args.rows} x {args.dim}; leave out --keep to make it")
         vectors, queries = make(args.rows, args.queries, args.dim, seed=0)
         np.save(f"{args.work}/vectors.npy", vectors)
         np.save(f"{args.work}/queries.npy", queries)

@@ -261,23 +261,17 @@ def worker(args):
         print(" ".join(f"{t:.6f}" for t in times), flush=True)
 
 
-class Worker:
-    def __init__(self, name, args):
-        self.name = name
-        if name in AKIN:
-            command = [args.akin, "--threads", str(args.threads), "--model", args.weights]
-            command += ["bench", "embed", "--serve", "--size", str(args.size), *AKIN[name]]
-        else:
-            command = [sys.executable, __file__, "--worker", name, "--weights", args.weights]
-            command += ["--onnx", args.onnx, "--threads", str(args.threads), "--size", str(args.size)]
-        environment = dict(os.environ, OMP_NUM_THREADS=str(args.threads))
+class Process:
+    """A program that says `ready`, then answers a line with a line; stopped while it is not asked."""
+
+    def __init__(self, name, command, threads):
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
-            env=environment,
+            env=dict(os.environ, OMP_NUM_THREADS=str(threads)),
         )
         start = time.time()
         if not self.process.stdout.readline().startswith("ready"):
@@ -308,6 +302,18 @@ class Worker:
         self.process.send_signal(signal.SIGCONT)
         self.process.kill()
         self.process.wait()
+
+
+class Worker(Process):
+    def __init__(self, name, args):
+        self.name = name
+        if name in AKIN:
+            command = [args.akin, "--threads", str(args.threads), "--model", args.weights]
+            command += ["bench", "embed", "--serve", "--size", str(args.size), *AKIN[name]]
+        else:
+            command = [sys.executable, __file__, "--worker", name, "--weights", args.weights]
+            command += ["--onnx", args.onnx, "--threads", str(args.threads), "--size", str(args.size)]
+        super().__init__(name, command, args.threads)
 
 
 def main():

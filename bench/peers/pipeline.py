@@ -103,36 +103,16 @@ def worker(args):
         print(done / (time.perf_counter() - start), flush=True)
 
 
-class Peer:
+class Peer(embed.Process):
     def __init__(self, name, args):
         command = [sys.executable, __file__, "--worker", name, "--weights", args.weights]
         command += ["--onnx", args.onnx, "--threads", str(args.threads), "--photos", args.photos]
         command += ["--out", os.path.join(args.work, "peer.faiss")]
-        environment = dict(os.environ, OMP_NUM_THREADS=str(args.threads))
-        self.process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            env=environment,
-        )
-        if self.process.stdout.readline().strip() != "ready":
-            raise SystemExit(f"{name} did not start: {' '.join(command)}")
-        self.process.send_signal(signal.SIGSTOP)
+        super().__init__(name, command, args.threads)
 
     def run(self, count):
-        self.process.send_signal(signal.SIGCONT)
-        self.process.stdin.write(f"{count}\n")
-        self.process.stdin.flush()
-        speed = float(self.process.stdout.readline())
-        self.process.send_signal(signal.SIGSTOP)
+        [speed] = self.ask(str(count))
         return speed
-
-    def close(self):
-        self.process.send_signal(signal.SIGCONT)
-        self.process.kill()
-        self.process.wait()
 
 
 class Akin:
