@@ -6,6 +6,7 @@ pub(crate) mod elementwise;
 pub(crate) mod blend;
 mod matmul;
 mod half;
+mod bytes;
 mod prefetch;
 mod simd;
 mod block;
@@ -32,6 +33,7 @@ pub(crate) use rows::{Normalise, PackValues, Scatter, Softmax, Sums, Tiles};
 pub(crate) use simd::BLOCK;
 pub(crate) use team::{Barrier, Team};
 
+pub use self::bytes::dot_i8;
 pub use self::half::dot_f16;
 pub use isa::{Isa, Precision};
 pub use matmul::{Backend, Operand, matmul_bf16, matmul_bf16_on, matmul_f32, matmul_f64};

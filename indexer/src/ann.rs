@@ -5,6 +5,8 @@
 
 mod exact;
 mod hnsw;
+mod frozen;
+mod quantised;
 mod snapshot;
 mod layers;
 mod loose;
@@ -14,8 +16,8 @@ use std::cmp::Ordering;
 
 pub(crate) use audit::Audit;
 pub(crate) use exact::exact;
-pub(crate) use hnsw::Candidate;
 pub(crate) use layers::Layers;
+pub(crate) use quantised::Candidate;
 
 /// A row and its cosine similarity with the query.
 #[derive(Clone, Copy, Debug, PartialEq)]

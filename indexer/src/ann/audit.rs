@@ -4,9 +4,9 @@ use std::path::Path;
 
 use roaring::RoaringBitmap;
 
-use super::hnsw::Graph;
+use super::frozen::Frozen;
 use super::layers::{BASE, TAIL};
-use super::snapshot::{self, Mode};
+use super::snapshot;
 
 /// What is to be said about the snapshots in a folder.
 #[derive(Debug, Default)]
@@ -27,15 +27,16 @@ impl Audit {
         audit.has_base = true;
         let unreachable: RoaringBitmap = header.unreachable.iter().copied().collect();
         let upto = u32::try_from(header.rows).unwrap_or(u32::MAX);
-        let is_missing = |row: &u32| !graph.contains(*row) && !unreachable.contains(*row);
-        audit.missing(BASE, alive.range(..upto).filter(is_missing).count());
+        let known = graph.rows() | unreachable;
+        audit.missing(BASE, alive.range(..upto).filter(|&row| !known.contains(row)).count());
         let tail = audit.open(folder, TAIL, dim, rows);
         // The tail of an earlier base, as an interruption leaves it, is not used.
         if let Some((header, graph, _)) = tail.filter(|(header, ..)| header.base == Some(checksum))
         {
             let end = u32::try_from(header.rows).unwrap_or(u32::MAX);
             let of_tail = alive.range(upto.min(end)..end);
-            audit.missing(TAIL, of_tail.filter(|row| !graph.contains(*row)).count());
+            let known = graph.rows();
+            audit.missing(TAIL, of_tail.filter(|&row| !known.contains(row)).count());
         }
         audit
     }
@@ -46,12 +47,12 @@ impl Audit {
         name: &'static str,
         dim: usize,
         rows: u64,
-    ) -> Option<(snapshot::Header, Graph, u32)> {
+    ) -> Option<(snapshot::Header, Frozen, u32)> {
         let path = folder.join(name);
         if !path.exists() {
             return None;
         }
-        let problem = match snapshot::open(&path, dim, Mode::View) {
+        let problem = match snapshot::open_frozen(&path, dim) {
             Ok(Some((header, ..))) if header.rows > rows => {
                 format!("it covers {} rows, there are {rows}", header.rows)
             }

@@ -7,6 +7,7 @@
 //!   memory for, and waits rather than fails;
 //! - bytes are opened only after the container's checksum was verified
 //!   (`snapshot.rs`), and their shape is compared with what the container says;
+//! - large graphs are not searched by it at all but by our own walk (`frozen.rs`);
 //! - vectors come from checksummed, unit-length rows, so that they are finite; queries are checked;
 //! - nothing is ever removed or renamed, so that no search sees an emptied slot;
 //! - a panic in a filter is caught before it reaches C++.
@@ -18,11 +19,12 @@
 use std::panic::AssertUnwindSafe;
 
 use crossbeam_channel::{Receiver, Sender};
-use engine::kernels::dot;
-use memmap2::MmapMut;
 use rayon::prelude::*;
 use usearch::{Index, IndexOptions, MetricKind, ScalarKind};
 
+use super::frozen::Frozen;
+use super::quantised::{Candidate, Query, quantised};
+use super::snapshot::large_memory;
 use crate::error::{IndexerError, Result};
 
 /// Links per node.
@@ -33,17 +35,6 @@ const EF_CONSTRUCTION: usize = 128;
 const EF_SEARCH: usize = 40;
 const EF_ROWS: usize = 200_000;
 
-/// Standard deviations that the error of a distance is taken to stay below: it does but for one of 10^9.
-const CERTAIN: f32 = 6.0;
-
-/// A row that may be near a query.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Candidate {
-    pub(crate) row: u32,
-    /// What its similarity hardly exceeds.
-    pub(crate) at_most: f32,
-}
-
 /// Rows and the links between them.
 pub(crate) struct Graph {
     index: Index,
@@ -53,8 +44,6 @@ pub(crate) struct Graph {
     /// One token per thread the library has reserved working memory for.
     permits: (Sender<()>, Receiver<()>),
     threads: usize,
-    /// What an opened index points into; declared after it, dropped after it.
-    _memory: Option<MmapMut>,
 }
 
 impl std::fmt::Debug for Graph {
@@ -82,17 +71,12 @@ impl Graph {
         for _ in 0..threads {
             permits.0.send(()).map_err(|error| ann(&error))?;
         }
-        Ok(Self { index, dim, scale, permits, threads, _memory: None })
+        Ok(Self { index, dim, scale, permits, threads })
     }
 
     /// Rows in the graph.
     pub(crate) fn len(&self) -> usize {
         self.index.size()
-    }
-
-    /// Whether a row is in the graph, reachable or not.
-    pub(crate) fn contains(&self, row: u32) -> bool {
-        self.index.contains(u64::from(row))
     }
 
     pub(crate) fn dim(&self) -> usize {
@@ -134,21 +118,8 @@ impl Graph {
     }
 
     fn add_one(&self, row: u32, vector: &[f32]) -> Result<()> {
-        let bytes = self.quantised(vector, self.scale)?;
+        let bytes = quantised(vector, self.dim, self.scale)?;
         self.index.add(u64::from(row), &bytes).map_err(|error| ann(&error))
-    }
-
-    fn quantised(&self, vector: &[f32], scale: f32) -> Result<Vec<i8>> {
-        if vector.len() != self.dim {
-            return Err(IndexerError::Dimension { got: vector.len(), expected: self.dim });
-        }
-        if !vector.iter().all(|value| value.is_finite()) {
-            return Err(IndexerError::InvalidRequest(
-                "the vector has values that are not finite".to_owned(),
-            ));
-        }
-        let factor = 127.0 / scale;
-        Ok(vector.iter().map(|value| (value * factor).round().clamp(-127.0, 127.0) as i8).collect())
     }
 
     /// About the `k` rows nearest to a query, roughly nearest first; only such as
@@ -159,29 +130,21 @@ impl Graph {
         k: usize,
         accept: Option<&(dyn Fn(u32) -> bool + Sync)>,
     ) -> Result<Vec<Candidate>> {
+        let query = Query::new(query, self.dim, self.scale)?;
         if self.index.size() == 0 || k == 0 {
             return Ok(Vec::new());
         }
-        // The order of products does not depend on the query's length: it gets all levels.
-        let largest = query.iter().fold(f32::MIN_POSITIVE, |max, value| max.max(value.abs()));
-        let bytes = self.quantised(query, largest)?;
         self.permits.1.recv().map_err(|error| ann(&error))?;
         let found = match accept {
-            None => self.index.search(&bytes, k),
-            Some(accept) => self.index.filtered_search(&bytes, k, |row| {
-                std::panic::catch_unwind(AssertUnwindSafe(|| accept(row as u32))).unwrap_or(false)
-            }),
+            None => self.index.search(&query.bytes, k),
+            Some(accept) => {
+                self.index.filtered_search(&query.bytes, k, |row| accepted(accept, row as u32))
+            }
         };
         self.permits.0.send(()).map_err(|error| ann(&error))?;
         let found = found.map_err(|error| ann(&error))?;
-        let (row_step, query_step) = (self.scale / 127.0, largest / 127.0);
-        // Rounding errors of a component are spread evenly over a step; what they add to a product of unit vectors has
-        // their variance.
-        let of_rows = dot(query, query) * row_step * row_step;
-        let deviation = ((of_rows + query_step * query_step) / 12.0).sqrt();
         let candidate = |(row, distance): (u64, f32)| {
-            let similarity = (1.0 - distance) * row_step * query_step;
-            Some(Candidate { row: row.try_into().ok()?, at_most: similarity + CERTAIN * deviation })
+            Some(query.candidate(row.try_into().ok()?, 1.0 - distance))
         };
         Ok(found.keys.into_iter().zip(found.distances).filter_map(candidate).collect())
     }
@@ -193,24 +156,22 @@ impl Graph {
         Ok(bytes)
     }
 
+    /// The graph as it is searched once it has grown enough.
+    pub(super) fn frozen(self) -> Result<Frozen> {
+        let length = self.index.serialized_length();
+        let mut memory = large_memory(Frozen::LEAD + length).map_err(|error| ann(&error))?;
+        let bytes = memory.get_mut(Frozen::LEAD..).unwrap_or_default();
+        self.index.save_to_buffer(bytes).map_err(|error| ann(&error))?;
+        let (dim, scale) = (self.dim, self.scale);
+        drop(self);
+        Frozen::new(memory, Frozen::LEAD, Frozen::LEAD + length, dim, scale)
+            .ok_or_else(|| ann(&"the library wrote a graph in a form that is not known"))
+    }
+
     /// A graph that can grow, from bytes whose checksum was verified.
     pub(super) fn load(dim: usize, scale: f32, bytes: &[u8]) -> Result<Self> {
         let graph = Self::new(dim, scale)?;
         graph.index.load_from_buffer(bytes).map_err(|error| ann(&error))?;
-        graph.opened(dim)
-    }
-
-    /// A graph that stays where it is: in memory whose checksum was verified.
-    pub(super) fn view(dim: usize, scale: f32, memory: MmapMut, start: usize) -> Result<Self> {
-        let mut graph = Self::new(dim, scale)?;
-        let bytes = memory.get(start..).unwrap_or_default();
-        // SAFETY: the index keeps pointers into the memory, which lives as long as the index (it is
-        // the later field), does not move with its handle, and is never written again.
-        #[expect(unsafe_code, reason = "the library borrows the memory for longer than it can say")]
-        unsafe {
-            graph.index.view_from_buffer(bytes).map_err(|error| ann(&error))?;
-        }
-        graph._memory = Some(memory);
         graph.opened(dim)
     }
 
@@ -231,9 +192,27 @@ impl Graph {
 }
 
 /// Beam of a search over so many rows.
-fn beam(rows: usize) -> usize {
+pub(super) fn beam(rows: usize) -> usize {
     let growth = (rows as f64 / EF_ROWS as f64).powf(0.52).max(1.0);
     (EF_SEARCH as f64 * growth) as usize
+}
+
+/// What a filter says, where a panic of it counts as no: it must not go through the library.
+pub(super) fn accepted(accept: &dyn Fn(u32) -> bool, row: u32) -> bool {
+    std::panic::catch_unwind(AssertUnwindSafe(|| accept(row))).unwrap_or(false)
+}
+
+/// Length of the library's head, between the vectors and the graph.
+pub(super) const HEAD: usize = 64;
+
+/// Whether bytes start with the head of a graph of so many rows, none removed, in a form this program knows.
+pub(super) fn is_head_of(bytes: &[u8], rows: usize, dim: usize) -> bool {
+    let long = |at: usize| bytes.get(at..)?.first_chunk().map(|bytes| u64::from_le_bytes(*bytes));
+    // The name, major, minor and patch version as u16, four kinds in a byte each, then what follows.
+    bytes.starts_with(b"usearch\x02\0")
+        && long(17) == Some(rows as u64)
+        && long(25) == Some(0)
+        && long(33) == Some(dim as u64)
 }
 
 fn ann(error: &dyn std::fmt::Display) -> IndexerError {

@@ -11,9 +11,11 @@ use rayon::prelude::*;
 use roaring::RoaringBitmap;
 
 use super::Neighbour;
-use super::hnsw::{Candidate, Graph};
+use super::frozen::{Accept, Frozen};
+use super::hnsw::Graph;
 use super::loose::Loose;
-use super::snapshot::{self, Mode};
+use super::quantised::Candidate;
+use super::snapshot::{self, Contents};
 use crate::error::Result;
 use crate::vectors::Rows;
 
@@ -29,9 +31,12 @@ const SCALE_SAMPLE: usize = 2000;
 /// are among few; in dense places it takes many.
 const REACH: [usize; 2] = [16, 256];
 
+/// Rows of a tail from which on it is looked over when it has doubled.
+const LOOKED_OVER_FROM: usize = 50;
+
 #[derive(Debug)]
 struct Base {
-    graph: Graph,
+    graph: Frozen,
     rows: u64,
     unreachable: Vec<u32>,
     checksum: u32,
@@ -48,13 +53,15 @@ pub(crate) struct Layers {
     rows: u64,
     /// Rows that neither graph leads to.
     loose: Loose,
+    /// Rows of the tail when all of it was last looked over.
+    looked_over: usize,
 }
 
 impl Layers {
     /// Opens the snapshots in a folder; `None` when the base is absent, damaged, or ahead of the
     /// rows there are, which a restored backup can make it.
     pub(crate) fn open(folder: &Path, dim: usize, rows: u64) -> Result<Option<Self>> {
-        let opened = snapshot::open(&base_path(folder), dim, Mode::View)?;
+        let opened = snapshot::open_frozen(&base_path(folder), dim)?;
         let Some((header, graph, checksum)) = opened.filter(|(header, ..)| header.rows <= rows)
         else {
             return Ok(None);
@@ -63,14 +70,16 @@ impl Layers {
         let base =
             Base { graph, rows: header.rows, unreachable: header.unreachable, checksum, len };
         let loose = Loose::new(base.unreachable.iter().copied());
-        let mut layers = Self { rows: base.rows, base: Arc::new(base), tail: None, loose };
-        let tail = snapshot::open(&tail_path(folder), dim, Mode::Grow)?;
+        let mut layers =
+            Self { rows: base.rows, base: Arc::new(base), tail: None, loose, looked_over: 0 };
+        let tail = snapshot::open_growing(&tail_path(folder), dim)?;
         if let Some((header, graph, _)) = tail
             && header.base == Some(checksum)
             && header.rows <= rows
         {
             layers.rows = header.rows;
             layers.loose = Loose::new(header.unreachable);
+            layers.looked_over = graph.len();
             layers.tail = Some(Arc::new(RwLock::new(graph)));
         }
         Ok(Some(layers))
@@ -91,20 +100,15 @@ impl Layers {
         new: Vec<u32>,
     ) -> Result<Self> {
         graph.build(&new, &|row| Ok(vectors.checked(u64::from(row))?.1))?;
-        let unreachable = unreachable(&graph, vectors, &alive.iter().collect::<Vec<_>>())?;
+        let graph = graph.frozen()?;
+        let search = |vector: &[f32], k| graph.candidates(vector, k, None);
+        let unreachable = unreachable(&search, vectors, &alive.iter().collect::<Vec<_>>())?;
         let rows = vectors.len();
-        let path = base_path(folder);
-        let checksum = snapshot::save(&path, &graph, rows, unreachable.clone(), None)?;
-        drop(graph);
-        let opened = snapshot::open(&path, vectors.dim(), Mode::View)?;
-        let graph = opened.map(|(_, graph, _)| graph).ok_or_else(|| {
-            crate::error::IndexerError::Damaged {
-                path: path.clone(),
-                reason: "it was written and cannot be read back; check the disk".to_owned(),
-            }
-        })?;
+        let contents = Contents { rows, unreachable: unreachable.clone(), base: None };
+        let checksum = snapshot::save_frozen(&base_path(folder), &graph, contents)?;
         let base = Base { graph, rows, unreachable, checksum, len: alive.len() };
-        let mut layers = Self { rows, base: Arc::new(base), tail: None, loose: Loose::default() };
+        let loose = Loose::default();
+        let mut layers = Self { rows, base: Arc::new(base), tail: None, loose, looked_over: 0 };
         // The old tail went with the old base.
         match std::fs::remove_file(tail_path(folder)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -146,6 +150,28 @@ impl Layers {
         let from = u32::try_from(self.rows).unwrap_or(u32::MAX);
         self.add(vectors, alive.range(from..))?;
         self.rows = vectors.len();
+        if self.tail_len() >= 2 * self.looked_over.max(LOOKED_OVER_FROM) {
+            self.look_over(vectors, alive)?;
+        }
+        Ok(())
+    }
+
+    /// Looks for every row of the tail: as it grows, it cuts off a few that it led to when they were added.
+    fn look_over(&mut self, vectors: &Rows, alive: &RoaringBitmap) -> Result<()> {
+        let Some(tail) = self.tail.clone() else { return Ok(()) };
+        let mut rows: RoaringBitmap = self.base.unreachable.iter().copied().collect();
+        rows.extend(
+            u32::try_from(self.base.rows).unwrap_or(u32::MAX)
+                ..u32::try_from(self.rows).unwrap_or(u32::MAX),
+        );
+        let rows: Vec<u32> = ((rows & alive) - self.loose.rows()).iter().collect();
+        let search = |vector: &[f32], k| {
+            tail.read().unwrap_or_else(PoisonError::into_inner).candidates(vector, k, None)
+        };
+        for row in unreachable(&search, vectors, &rows)? {
+            self.loose.insert(row);
+        }
+        self.looked_over = self.tail_len();
         Ok(())
     }
 
@@ -168,7 +194,8 @@ impl Layers {
             tail.write().unwrap_or_else(PoisonError::into_inner).add(&slice)?;
             let tail = tail.read().unwrap_or_else(PoisonError::into_inner);
             for (row, vector) in &slice {
-                if !is_reached(&tail, vectors, *row, vector)? {
+                let search = |vector: &[f32], k| tail.candidates(vector, k, None);
+                if !is_reached(&search, vectors, *row, vector)? {
                     self.loose.insert(*row);
                 }
             }
@@ -200,7 +227,7 @@ impl Layers {
         if self.dead_share(alive) > DEAD_SHARE {
             *self = Self::build(folder, vectors, alive)?;
         } else if self.tail_share() > TAIL_SHARE {
-            let opened = snapshot::open(&base_path(folder), vectors.dim(), Mode::Grow)?;
+            let opened = snapshot::open_growing(&base_path(folder), vectors.dim())?;
             *self = match opened {
                 Some((header, graph, _)) => {
                     let from = u32::try_from(header.rows).unwrap_or(u32::MAX);
@@ -216,9 +243,10 @@ impl Layers {
     pub(crate) fn save_tail(&self, folder: &Path) -> Result<()> {
         if let Some(tail) = &self.tail {
             let tail = tail.read().unwrap_or_else(PoisonError::into_inner);
+            let unreachable = self.loose.rows().iter().collect();
             let base = Some(self.base.checksum);
-            let loose = self.loose.rows().iter().collect();
-            snapshot::save(&tail_path(folder), &tail, self.rows, loose, base)?;
+            let contents = Contents { rows: self.rows, unreachable, base };
+            snapshot::save_growing(&tail_path(folder), &tail, contents)?;
         }
         Ok(())
     }
@@ -235,7 +263,7 @@ impl Layers {
         &self,
         query: &[f32],
         k: usize,
-        accept: Option<&(dyn Fn(u32) -> bool + Sync)>,
+        accept: Accept<'_>,
     ) -> Result<Vec<Candidate>> {
         let mut rows = self.base.graph.candidates(query, k, accept)?;
         if let Some(tail) = &self.tail {
@@ -246,21 +274,24 @@ impl Layers {
     }
 }
 
+/// About the nearest rows of a graph to a vector, so many.
+type Search<'a> = &'a (dyn Fn(&[f32], usize) -> Result<Vec<Candidate>> + Sync);
+
 /// Rows that no search is sure to find.
-fn unreachable(graph: &Graph, vectors: &Rows, rows: &[u32]) -> Result<Vec<u32>> {
+fn unreachable(search: Search<'_>, vectors: &Rows, rows: &[u32]) -> Result<Vec<u32>> {
     let missed = |&row: &u32| {
         let (_, vector) = vectors.checked(u64::from(row))?;
-        Ok((!is_reached(graph, vectors, row, &vector)?).then_some(row))
+        Ok((!is_reached(search, vectors, row, &vector)?).then_some(row))
     };
     let missed: Vec<Option<u32>> = rows.par_iter().map(missed).collect::<Result<_>>()?;
     Ok(missed.into_iter().flatten().collect())
 }
 
 /// Whether a search with a row as the query finds it, or as many others that are the same.
-fn is_reached(graph: &Graph, vectors: &Rows, row: u32, vector: &[f32]) -> Result<bool> {
+fn is_reached(search: Search<'_>, vectors: &Rows, row: u32, vector: &[f32]) -> Result<bool> {
     let mut found = Vec::new();
     for reach in REACH {
-        let candidates = graph.candidates(vector, reach, None)?;
+        let candidates = search(vector, reach)?;
         found = candidates.into_iter().map(|candidate| candidate.row).collect();
         if found.contains(&row) {
             return Ok(true);

@@ -13,6 +13,7 @@ use std::path::Path;
 use memmap2::MmapMut;
 use serde::{Deserialize, Serialize};
 
+use super::frozen::Frozen;
 use super::hnsw::{Graph, M};
 use crate::durable::replace_file;
 use crate::error::{IoContext, Result};
@@ -35,43 +36,72 @@ pub(super) struct Header {
     pub(super) base: Option<u32>,
 }
 
-/// Whether an opened graph is to grow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mode {
-    Grow,
-    View,
+/// What is said about a graph's rows in its snapshot.
+pub(super) struct Contents {
+    pub(super) rows: u64,
+    pub(super) unreachable: Vec<u32>,
+    pub(super) base: Option<u32>,
 }
 
-/// Writes a snapshot and gives its checksum.
-pub(super) fn save(
-    path: &Path,
-    graph: &Graph,
-    rows: u64,
-    unreachable: Vec<u32>,
-    base: Option<u32>,
-) -> Result<u32> {
-    let header = Header { dim: graph.dim(), m: M, scale: graph.scale(), rows, unreachable, base };
+/// Writes a graph that searches use as it is; gives its checksum.
+pub(super) fn save_frozen(path: &Path, graph: &Frozen, of: Contents) -> Result<u32> {
+    write(path, (graph.dim(), graph.scale()), of, graph.bytes())
+}
+
+/// Writes a graph that still grows; gives its checksum.
+pub(super) fn save_growing(path: &Path, graph: &Graph, of: Contents) -> Result<u32> {
+    write(path, (graph.dim(), graph.scale()), of, &graph.to_bytes()?)
+}
+
+fn write(path: &Path, (dim, scale): (usize, f32), of: Contents, payload: &[u8]) -> Result<u32> {
+    let Contents { rows, unreachable, base } = of;
+    let header = Header { dim, m: M, scale, rows, unreachable, base };
     let header = serde_json::to_vec(&header).unwrap_or_default();
     let mut front = Vec::from(MAGIC);
     front.extend((header.len() as u32).to_le_bytes());
     front.extend(&header);
     front.resize(front.len().next_multiple_of(START), 0);
-    let payload = graph.to_bytes()?;
     let mut crc = crc32fast::Hasher::new();
     crc.update(&front);
-    crc.update(&payload);
+    crc.update(payload);
     let crc = crc.finalize();
     replace_file(path, |file| {
         file.write_all(&front)?;
-        file.write_all(&payload)?;
+        file.write_all(payload)?;
         file.write_all(&crc.to_le_bytes())
     })?;
     Ok(crc)
 }
 
-/// Reads a snapshot back with its checksum; `None` when it is absent, damaged, or of other
-/// parameters, in which case the graph is to be built anew.
-pub(super) fn open(path: &Path, dim: usize, mode: Mode) -> Result<Option<(Header, Graph, u32)>> {
+/// A snapshot that was read: what it says, the graph, and its checksum.
+pub(super) type Opened<G> = Option<(Header, G, u32)>;
+
+/// Reads a graph back to be searched as it is; `None` when it is absent, damaged, or of other parameters, in which case
+/// it is to be built anew.
+pub(super) fn open_frozen(path: &Path, dim: usize) -> Result<Opened<Frozen>> {
+    let Some((memory, header, start, crc)) = read(path, dim)? else { return Ok(None) };
+    let end = memory.len() - 4;
+    let Some(graph) = Frozen::new(memory, start, end, dim, header.scale) else {
+        tracing::warn!(
+            "{} is of another form; it is derived and will be made again",
+            path.display()
+        );
+        return Ok(None);
+    };
+    Ok(Some((header, graph, crc)))
+}
+
+/// [`open_frozen`], for a graph that is to grow.
+pub(super) fn open_growing(path: &Path, dim: usize) -> Result<Opened<Graph>> {
+    let Some((memory, header, start, crc)) = read(path, dim)? else { return Ok(None) };
+    let bytes = memory.get(start..memory.len() - 4).unwrap_or_default();
+    let graph = Graph::load(dim, header.scale, bytes)?;
+    Ok(Some((header, graph, crc)))
+}
+
+/// The bytes of a snapshot whose checksum and parameters are right, its header, where in them the graph starts, and the
+/// checksum.
+fn read(path: &Path, dim: usize) -> Result<Option<(MmapMut, Header, usize, u32)>> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -81,32 +111,31 @@ pub(super) fn open(path: &Path, dim: usize, mode: Mode) -> Result<Option<(Header
     if length == 0 {
         return Ok(None);
     }
-    let mut memory = MmapMut::map_anon(length).io("find memory for", path)?;
-    // Not every system has large pages; it works with small ones.
-    #[cfg(target_os = "linux")]
-    if let Err(error) = memory.advise(memmap2::Advice::HugePage) {
-        tracing::debug!("no huge pages: {error}");
-    }
-    if let Err(error) = (&file).read_exact(&mut memory) {
+    let mut memory = large_memory(Frozen::LEAD + length).io("find memory for", path)?;
+    let bytes = memory.get_mut(Frozen::LEAD..).unwrap_or_default();
+    if let Err(error) = (&file).read_exact(bytes) {
         // Shortened meanwhile: as good as damaged.
         tracing::warn!("{}: {error}", path.display());
         return Ok(None);
     }
-    let Some((header, start, crc)) = checked(&memory) else {
+    let Some((header, start, crc)) = checked(bytes) else {
         tracing::warn!("{} is damaged; it is derived and will be made again", path.display());
         return Ok(None);
     };
     if header.dim != dim || header.m != M {
         return Ok(None);
     }
-    let graph = match mode {
-        Mode::Grow => {
-            let end = memory.len() - 4;
-            Graph::load(dim, header.scale, memory.get(start..end).unwrap_or_default())?
-        }
-        Mode::View => Graph::view(dim, header.scale, memory, start)?,
-    };
-    Ok(Some((header, graph, crc)))
+    Ok(Some((memory, header, Frozen::LEAD + start, crc)))
+}
+
+/// Memory that is read at random: of large pages where the system has them.
+pub(super) fn large_memory(length: usize) -> std::io::Result<MmapMut> {
+    let memory = MmapMut::map_anon(length)?;
+    #[cfg(target_os = "linux")]
+    if let Err(error) = memory.advise(memmap2::Advice::HugePage) {
+        tracing::debug!("no huge pages: {error}");
+    }
+    Ok(memory)
 }
 
 fn checked(bytes: &[u8]) -> Option<(Header, usize, u32)> {

@@ -1,10 +1,13 @@
 use std::path::Path;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use roaring::RoaringBitmap;
 
-use super::hnsw::{Candidate, Graph};
+use super::frozen::{Accept, Frozen};
+use super::hnsw::Graph;
 use super::loose::Loose;
+use super::quantised::Candidate;
 use super::*;
 use crate::id::ImageId;
 use crate::vectors::{Precision, Rows, Vectors};
@@ -226,6 +229,8 @@ fn more_searching_threads_than_permits_wait_and_the_tail_grows_meanwhile() {
     let mut layers = Layers::build(folder.path(), &rows, &alive).expect("build");
     // The first insertion into the tail happens while others search it.
     let done = AtomicBool::new(false);
+    // A graph that grows may cut off a row that it led to before.
+    let cut_off = Mutex::new(RoaringBitmap::new());
     let searched = layers.clone();
     vectors.append(ImageId(500), &vector(500)).expect("append");
     vectors.sync().expect("sync");
@@ -236,13 +241,16 @@ fn more_searching_threads_than_permits_wait_and_the_tail_grows_meanwhile() {
         let threads: Vec<_> = (0..32u64)
             .map(|t| {
                 let layers = if t % 2 == 0 { &searched } else { &with_tail };
-                let done = &done;
+                let (done, cut_off) = (&done, &cut_off);
                 scope.spawn(move || {
                     let mut count = 0;
                     while !done.load(Ordering::Relaxed) || count < 20 {
                         let seed = (t * 50 + count) % 500;
                         let found = rows_of(layers.candidates(&vector(seed), 5, None));
-                        assert!(found.len() >= 5 && found.contains(&(seed as u32)), "{seed}");
+                        assert!(found.len() >= 5, "{seed}");
+                        if !found.contains(&(seed as u32)) {
+                            cut_off.lock().expect("lock").insert(seed as u32);
+                        }
                         count += 1;
                     }
                 })
@@ -259,5 +267,87 @@ fn more_searching_threads_than_permits_wait_and_the_tail_grows_meanwhile() {
             thread.join().expect("no panic");
         }
     });
-    assert!(rows_of(layers.candidates(&vector(650), 5, None)).contains(&650));
+    let cut_off = cut_off.into_inner().expect("lock");
+    assert!(cut_off.len() <= 5, "{cut_off:?}");
+    // They are found again: once it has grown much, it is looked over.
+    let rows = vectors.snapshot();
+    for seed in 0..700 {
+        let mut found = rows_of(layers.candidates(&vector(seed), 5, None));
+        let loose = layers.nearest_loose(&rows, &alive, &vector(seed), 5).expect("loose");
+        found.extend(loose.iter().map(|neighbour| neighbour.row));
+        assert!(found.contains(&(seed as u32)), "{seed}");
+    }
+}
+
+/// A graph of `rows` vectors, added one after the other.
+fn graph(rows: u64) -> Graph {
+    let mut graph = Graph::new(DIM, 0.5).expect("new");
+    let rows: Vec<_> = (0..rows).map(|row| (row as u32 + 7, vector(row))).collect();
+    graph.add(&rows).expect("add");
+    graph
+}
+
+#[test]
+fn a_frozen_graph_answers_as_the_library_does() {
+    for rows in [0, 1, 2, 40, 5000] {
+        let graph = graph(rows);
+        let even = |row: u32| row.is_multiple_of(2);
+        let queries: Vec<_> = (0..40).map(|seed| vector(1_000_000 + seed)).collect();
+        let answers = |search: &dyn Fn(&[f32], usize, Accept<'_>) -> Vec<Candidate>| {
+            let mut answers = Vec::new();
+            for query in &queries {
+                answers.push(search(query, 10, None));
+                answers.push(search(query, 100, None));
+                answers.push(search(query, 10, Some(&even)));
+            }
+            answers
+        };
+        let expected = answers(&|query, k, accept| graph.candidates(query, k, accept).expect("ok"));
+        let frozen = graph.frozen().expect("frozen");
+        assert_eq!(frozen.len(), rows as usize);
+        assert_eq!(frozen.rows(), (7..7 + rows as u32).collect());
+        let found = answers(&|query, k, accept| frozen.candidates(query, k, accept).expect("ok"));
+        let (mut same, mut all) = (0, 0);
+        for (found, expected) in found.iter().zip(&expected) {
+            assert_eq!(found.len(), expected.len());
+            assert!(found.is_sorted_by(|a, b| a.at_most >= b.at_most));
+            let expected: Vec<u32> = expected.iter().map(|candidate| candidate.row).collect();
+            same += found.iter().filter(|candidate| expected.contains(&candidate.row)).count();
+            all += expected.len();
+        }
+        // Rows that are equally near may stand for each other.
+        assert!(same as f64 >= 0.998 * all as f64, "{rows} rows: {same} of {all}");
+    }
+}
+
+#[test]
+fn bytes_that_lie_are_refused_or_lead_nowhere() {
+    let sound = graph(300).to_bytes().expect("bytes");
+    let opened = |bytes: &[u8]| {
+        let mut memory = memmap2::MmapMut::map_anon(bytes.len().max(1)).expect("memory");
+        memory[..bytes.len()].copy_from_slice(bytes);
+        Frozen::new(memory, 0, bytes.len(), DIM, 0.5)
+    };
+    assert!(opened(&sound).is_some());
+    for length in [0, 7, 8, 100, 8 + 300 * DIM, sound.len() - 1] {
+        assert!(opened(&sound[..length]).is_none(), "{length} bytes");
+    }
+    let graph = 8 + 300 * DIM;
+    let mut refused = 0;
+    // All of both heads, the levels, and some of the nodes.
+    for at in (0..8).chain(graph..graph + 700).chain((graph + 704..sound.len()).step_by(31)) {
+        for value in [0, 0x7F, 0xFF] {
+            let mut bytes = sound.clone();
+            bytes[at] = value;
+            match opened(&bytes) {
+                Some(frozen) => {
+                    let found = frozen.candidates(&vector(3), 20, None).expect("candidates");
+                    assert!(found.len() <= 20);
+                    let _ = frozen.rows();
+                }
+                None => refused += 1,
+            }
+        }
+    }
+    assert!(refused > 100, "{refused}");
 }
