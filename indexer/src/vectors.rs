@@ -130,6 +130,7 @@ impl Vectors {
             precision: self.precision,
             shards: self.shards.iter().map(|shard| Arc::clone(&shard.map)).collect(),
             len: self.rows - (pending / self.precision.stride(self.dim)) as u64,
+            resident_bytes: rows::RESIDENT_BYTES,
         }
     }
 

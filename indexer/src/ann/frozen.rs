@@ -180,6 +180,21 @@ impl Frozen {
         k: usize,
         accept: Accept<'_>,
     ) -> Result<Vec<Candidate>> {
+        self.candidates_with(self.beam, query, k, accept)
+    }
+
+    /// [`candidates`](Self::candidates) with the narrowest beam there is: enough for the vector of one of the rows.
+    pub(super) fn near(&self, vector: &[f32], k: usize) -> Result<Vec<Candidate>> {
+        self.candidates_with(hnsw::EF_SEARCH, vector, k, None)
+    }
+
+    fn candidates_with(
+        &self,
+        beam: usize,
+        query: &[f32],
+        k: usize,
+        accept: Accept<'_>,
+    ) -> Result<Vec<Candidate>> {
         let query = Query::new(query, self.layout.dim, self.scale)?;
         if self.layout.len == 0 || k == 0 {
             return Ok(Vec::new());
@@ -187,7 +202,7 @@ impl Frozen {
         let spare = || self.spare.lock().unwrap_or_else(PoisonError::into_inner);
         let mut scratch = spare().pop().unwrap_or_default();
         scratch.seen.resize(self.layout.len.div_ceil(64), 0);
-        self.walk(&query.bytes, self.beam.max(k), accept, &mut scratch);
+        self.walk(&query.bytes, beam.max(k), accept, &mut scratch);
         let candidate =
             |found: &Found| Some(query.candidate(self.row(found.node.0)?, found.product as f32));
         let candidates = scratch.top.iter().take(k).filter_map(candidate).collect();

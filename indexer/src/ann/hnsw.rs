@@ -32,7 +32,7 @@ pub(super) const M: usize = 16;
 const EF_CONSTRUCTION: usize = 128;
 /// Smallest beam of a search of [`EF_ROWS`] rows; it grows with the rows to the power of 0.52,
 /// and when more neighbours are asked for. Measured to give recall@10 above 0.99 (`bench/peers/ann.py`).
-const EF_SEARCH: usize = 40;
+pub(super) const EF_SEARCH: usize = 40;
 const EF_ROWS: usize = 200_000;
 
 /// Rows and the links between them.

@@ -101,7 +101,7 @@ impl Layers {
     ) -> Result<Self> {
         graph.build(&new, &|row| Ok(vectors.checked(u64::from(row))?.1))?;
         let graph = graph.frozen()?;
-        let search = |vector: &[f32], k| graph.candidates(vector, k, None);
+        let search = |vector: &[f32], k| graph.near(vector, k);
         let unreachable = unreachable(&search, vectors, &alive.iter().collect::<Vec<_>>())?;
         let rows = vectors.len();
         let contents = Contents { rows, unreachable: unreachable.clone(), base: None };

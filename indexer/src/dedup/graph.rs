@@ -167,6 +167,7 @@ pub fn neighbours(
     }
     let (gallery_view, gallery_among) = other.unwrap_or((view, among));
     view.check_model(&gallery_view.manifest().model)?;
+    let gallery_view = &gallery_view.in_bulk();
     let rows = rows_of(view, among);
     let gallery = Gallery {
         view: gallery_view,
@@ -283,6 +284,8 @@ impl Gallery<'_> {
                 near = ask(wanted.k)?;
             }
             near.retain(|(_, similarity)| *similarity >= wanted.floor);
+            // Most of what it had room for was not near enough, and there may be millions of these.
+            near.shrink_to_fit();
             Ok(near)
         };
         task.iter().map(of_row).collect()

@@ -56,6 +56,8 @@ pub(crate) fn inspect(
         found = before + present;
         shards.push(map);
     }
-    let rows = Rows { folder: folder.into(), dim, precision, shards, len: rows.unwrap_or(found) };
+    let (folder, len) = (folder.into(), rows.unwrap_or(found));
+    let resident_bytes = super::rows::RESIDENT_BYTES;
+    let rows = Rows { folder, dim, precision, shards, len, resident_bytes };
     Ok((rows, faults))
 }

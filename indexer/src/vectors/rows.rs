@@ -15,7 +15,9 @@ use crate::id::ImageId;
 
 /// Bytes of shards that one view keeps in this process's memory; more is let go and read again through the system's file
 /// cache. All of a collection of 250,000 images of 384 f16 values, a quarter of one of a million.
-const RESIDENT_BYTES: usize = if cfg!(test) { 64 << 10 } else { 192 << 20 };
+pub(super) const RESIDENT_BYTES: usize = if cfg!(test) { 64 << 10 } else { 192 << 20 };
+/// The same for a task that reads most rows many times over: 2.7 million of 384 f16 values.
+const RESIDENT_BYTES_IN_BULK: usize = 2 << 30;
 
 /// Some rows as they are stored, one after the other.
 #[derive(Debug)]
@@ -32,9 +34,16 @@ pub(crate) struct Rows {
     pub(super) precision: Precision,
     pub(super) shards: Vec<Arc<Mapped>>,
     pub(super) len: u64,
+    /// Bytes of shards that are kept in memory.
+    pub(super) resident_bytes: usize,
 }
 
 impl Rows {
+    /// The same rows, of which more are kept in memory: for a task that reads most of them many times over.
+    pub(crate) fn in_bulk(&self) -> Self {
+        Self { resident_bytes: RESIDENT_BYTES_IN_BULK, ..self.clone() }
+    }
+
     /// Number of rows, dead ones too.
     pub(crate) fn len(&self) -> u64 {
         self.len
@@ -85,7 +94,7 @@ impl Rows {
     fn near_at_hand<'a>(&'a self, row: u32, buffer: &'a mut Vec<u8>) -> Result<&'a [u8]> {
         let row = u64::from(row);
         if self.mapped(row).is_none()
-            && self.resident() >= RESIDENT_BYTES
+            && self.resident() >= self.resident_bytes
             && let Some((shard, start, stride)) = self.place(row)
         {
             buffer.resize(stride, 0);
@@ -222,7 +231,7 @@ impl Rows {
         let Some((shard, start, bytes)) = found else {
             return Err(damaged(&self.folder, format!("row {row} is missing")));
         };
-        if shard.touch(start) && self.resident() > RESIDENT_BYTES {
+        if shard.touch(start) && self.resident() > self.resident_bytes {
             let fullest = self.shards.iter().max_by_key(|map| map.resident());
             fullest.into_iter().for_each(|map| map.let_some_go());
         }
