@@ -1,9 +1,15 @@
 //! Weights as the kernels read them, made once when a model is loaded.
 #![expect(unsafe_code, reason = "the kernels take pointers")]
 
-use std::mem::MaybeUninit;
+mod stored;
 
+use std::mem::MaybeUninit;
+use std::sync::Arc;
+
+use memmap2::Mmap;
 use rayon::prelude::*;
+
+pub(crate) use self::stored::{ALIGN, Plan, Stored};
 
 use super::block::Scales;
 use super::int8::{self, Int8};
@@ -48,9 +54,36 @@ impl Lanes {
     }
 }
 
+/// Where panels are.
+enum Panels {
+    /// Packed by this process.
+    Made(Lanes),
+    /// In a mapped file, from byte `start` on, which a line starts at.
+    Mapped { map: Arc<Mmap>, start: usize, lines: usize },
+}
+
+impl Panels {
+    fn as_ptr(&self) -> *const f32 {
+        match self {
+            Self::Made(lanes) => lanes.as_ptr(),
+            Self::Mapped { map, start, .. } => map.as_ptr().wrapping_add(*start).cast(),
+        }
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Made(lanes) => {
+                // SAFETY: lines hold nothing but numbers, without gaps.
+                unsafe { std::slice::from_raw_parts(lanes.as_ptr().cast(), lanes.bytes()) }
+            }
+            Self::Mapped { map, start, lines } => &map[*start..start + lines * size_of::<Line>()],
+        }
+    }
+}
+
 /// The right factor of a product, as panels of the kernel's width, and what is added to it.
 pub(crate) struct Matrix {
-    lanes: Lanes,
+    panels: Panels,
     /// One value a column.
     bias: Vec<f32>,
     /// Tiles along the inner axis.
@@ -119,7 +152,7 @@ impl Matrix {
             // SAFETY: `padded` values, which fill a row of the tiles.
             unsafe { (kernel.convert)(values.as_ptr(), padded, to) };
         });
-        Self { lanes, bias, depth, blocks, panel, bytes: None }
+        Self { panels: Panels::Made(lanes), bias, depth, blocks, panel, bytes: None }
     }
 
     /// [`pack`](Self::pack) as bytes, each column with a scale that its largest weight reaches 127
@@ -164,7 +197,8 @@ impl Matrix {
                 unsafe { to.copy_from_nonoverlapping(bytes.as_ptr(), TILE_VALUES) };
             }
         });
-        Self { lanes, bias, depth, blocks, panel, bytes: Some(Columns { start, scales, factors }) }
+        let bytes = Some(Columns { start, scales, factors });
+        Self { panels: Panels::Made(lanes), bias, depth, blocks, panel, bytes }
     }
 
     /// Whether the left factor is to be of bytes.
@@ -192,7 +226,7 @@ impl Matrix {
         let first = index * self.panel;
         assert!(first < self.blocks, "panel {index} of {}", self.panels());
         Panel {
-            lanes: self.lanes.as_ptr().wrapping_add(first * BLOCK * self.depth * BLOCK),
+            lanes: self.panels.as_ptr().wrapping_add(first * BLOCK * self.depth * BLOCK),
             blocks: (self.blocks - first).min(self.panel),
             first_column: first * BLOCK,
             bias: self.bias[first * BLOCK..].as_ptr(),
@@ -209,7 +243,7 @@ impl Matrix {
         let columns = self.bytes.as_ref().map_or(0, |columns| {
             2 * size_of_val(&columns.scales[..]) + size_of_val(&columns.factors[..])
         });
-        self.lanes.bytes() + size_of_val(self.bias.as_slice()) + columns
+        self.panels.as_bytes().len() + size_of_val(self.bias.as_slice()) + columns
     }
 }
 

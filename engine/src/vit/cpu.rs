@@ -27,7 +27,7 @@ use self::weights::{Kernels, Packed};
 use self::workspace::{Shape, Workspace};
 use super::config::{PATCH_SIZE, PosEmbedRule, VitConfig};
 use super::pos_embed;
-use crate::kernels::{BLOCK, Int8, Isa, Kernel, Precision, Team};
+use crate::kernels::{BLOCK, Int8, Isa, Kernel, Precision, Stored, Team};
 
 /// Rows of a batch that one thread works through at a time: small pictures are put together until
 /// they are as many.
@@ -109,22 +109,61 @@ impl CpuVit {
         precision: Precision,
         values: &(dyn Fn(&str) -> Result<Vec<f32>, E> + Sync),
     ) -> Result<Option<Self>, E> {
-        let Some(float) = Kernel::of(isa, precision) else { return Ok(None) };
+        let Some(kernels) = Self::kernels(config, isa, precision) else { return Ok(None) };
+        let packed = Packed::load(config, kernels, values)?;
+        Ok(Some(Self::new(config, rule, isa, kernels, packed)))
+    }
+
+    /// The same from weights that were packed before, for a model of the same
+    /// [layout](Self::layout); `None` as [`load`](Self::load), or where the file does not hold
+    /// exactly what this model needs.
+    pub(crate) fn stored(
+        config: &VitConfig,
+        rule: PosEmbedRule,
+        isa: Isa,
+        precision: Precision,
+        from: Stored,
+    ) -> Option<Self> {
+        let kernels = Self::kernels(config, isa, precision)?;
+        let packed = Packed::stored(config, kernels, from)?;
+        Some(Self::new(config, rule, isa, kernels, packed))
+    }
+
+    /// Everything but the weights that decides what is packed, in words; `None` as
+    /// [`load`](Self::load).
+    pub(crate) fn layout(config: &VitConfig, isa: Isa, precision: Precision) -> Option<String> {
+        let kernels = Self::kernels(config, isa, precision)?;
+        Some(format!("{} {precision}; {kernels:?}; {config:?}", isa.name()))
+    }
+
+    /// The arrays of the packed weights, in the order in which [`stored`](Self::stored) reads them.
+    pub(crate) fn arrays(&self) -> Vec<&[u8]> {
+        self.packed.arrays()
+    }
+
+    fn kernels(config: &VitConfig, isa: Isa, precision: Precision) -> Option<Kernels> {
+        let float = Kernel::of(isa, precision)?;
         let int8 = Int8::of(isa).filter(|_| precision == Precision::Int8);
-        let kernels = Kernels { float, int8 };
-        if !Self::supports(config, precision) {
-            return Ok(None);
-        }
-        Ok(Some(Self {
-            packed: Packed::load(config, kernels, values)?,
+        Self::supports(config, precision).then_some(Kernels { float, int8 })
+    }
+
+    fn new(
+        config: &VitConfig,
+        rule: PosEmbedRule,
+        isa: Isa,
+        kernels: Kernels,
+        packed: Packed,
+    ) -> Self {
+        Self {
             config: config.clone(),
             rule,
             isa,
             kernels,
+            packed,
             tables: Mutex::default(),
             spare: Mutex::default(),
             stages: Stages::default(),
-        }))
+        }
     }
 
     /// Shape of the backbone.

@@ -1,10 +1,12 @@
 //! A backbone's parameters, with everything that only scales or shifts them folded in, packed for
 //! the kernels.
 
+mod stored;
+
 use rayon::prelude::*;
 
 use super::super::config::{FfnKind, PATCH_SIZE, VitConfig};
-use crate::kernels::{BLOCK, Int8, Kernel, Left, Matrix};
+use crate::kernels::{BLOCK, Int8, Kernel, Left, Matrix, Plan};
 
 /// All parameters of a backbone.
 pub(super) struct Packed {
@@ -64,21 +66,18 @@ impl Linear {
         }
     }
 
-    fn pack(&self, kernels: Kernels, left: Left) -> Matrix {
-        self.pack_columns(kernels, left, kernels.panel(), self.bias.len(), Some)
+    fn pack(&self, kernels: Kernels, plan: Plan, left: Left) -> Matrix {
+        self.pack_columns(kernels, plan, left, Some)
     }
 
     /// Packs the columns of a feed-forward network's first layer, which are filled up to whole
     /// tiles of the second one's inner axis; the two halves of SwiGLU alternate by blocks.
-    fn pack_hidden(&self, kernels: Kernels, ffn: FfnKind, hidden: usize) -> Matrix {
-        let padded = hidden.next_multiple_of(BLOCK * kernels.float.per_lane);
+    fn pack_hidden(&self, kernels: Kernels, plan: Plan, ffn: FfnKind, hidden: usize) -> Matrix {
         match ffn {
-            FfnKind::Mlp => {
-                self.pack_columns(kernels, Left::Normed, kernels.panel(), padded, |column| {
-                    Some(column).filter(|&column| column < hidden)
-                })
-            }
-            FfnKind::SwiGlu => self.pack_columns(kernels, Left::Normed, 2, 2 * padded, |column| {
+            FfnKind::Mlp => self.pack_columns(kernels, plan, Left::Normed, |column| {
+                Some(column).filter(|&column| column < hidden)
+            }),
+            FfnKind::SwiGlu => self.pack_columns(kernels, plan, Left::Normed, |column| {
                 let (block, inside) = (column / BLOCK, column % BLOCK);
                 let of_half = block / 2 * BLOCK + inside;
                 (of_half < hidden).then_some(block % 2 * hidden + of_half)
@@ -86,22 +85,22 @@ impl Linear {
         }
     }
 
-    /// Packs so many columns: each that which `source` names, or zeros.
+    /// Packs the planned columns: each that which `source` names, or zeros.
     fn pack_columns(
         &self,
         kernels: Kernels,
+        plan: Plan,
         left: Left,
-        panel: usize,
-        columns: usize,
         source: impl Fn(usize) -> Option<usize> + Sync,
     ) -> Matrix {
-        let zeros = vec![0f32; self.inner];
+        let Plan { panel, inner, columns, bytes } = plan;
+        let zeros = vec![0f32; inner];
         let bias = (0..columns).map(|column| source(column).map_or(0.0, |at| self.bias[at]));
         let (bias, float) = (bias.collect(), kernels.float);
         let row = |column| source(column).map_or(&zeros[..], |at| self.row(at));
-        match kernels.int8 {
-            Some(_) => Matrix::pack_bytes(float, panel, self.inner, bias, left, row),
-            None => Matrix::pack(float, panel, self.inner, bias, row),
+        match bytes {
+            true => Matrix::pack_bytes(float, panel, inner, bias, left, row),
+            false => Matrix::pack(float, panel, inner, bias, row),
         }
     }
 }
@@ -118,6 +117,35 @@ impl Kernels {
     pub(super) fn panel(self) -> usize {
         self.int8.map_or(self.float.panel, |int8| int8.panel)
     }
+
+    /// Those of block `index`. Bytes are too coarse for the first one: drawings lose most there
+    /// (docs/performance.md).
+    fn of_block(self, index: usize) -> Self {
+        Self { int8: self.int8.filter(|_| index > 0), ..self }
+    }
+
+    /// What the patch embedding's matrix will be.
+    fn patch_plan(self, config: &VitConfig) -> Plan {
+        let inner = 3 * PATCH_SIZE * PATCH_SIZE;
+        Plan { panel: self.float.panel, inner, columns: config.embed_dim, bytes: false }
+    }
+
+    /// What a block's matrices will be, in the order of its fields.
+    fn plans(self, config: &VitConfig) -> [Plan; 4] {
+        let (dim, hidden) = (config.embed_dim, config.ffn_hidden_dim);
+        let padded = hidden.next_multiple_of(BLOCK * self.float.per_lane);
+        let plan = |inner, columns| Plan {
+            panel: self.panel(),
+            inner,
+            columns,
+            bytes: self.int8.is_some(),
+        };
+        let up = match config.ffn {
+            FfnKind::Mlp => plan(dim, padded),
+            FfnKind::SwiGlu => Plan { panel: 2, ..plan(dim, 2 * padded) },
+        };
+        [plan(dim, 3 * dim), plan(dim, dim), up, plan(hidden, dim)]
+    }
 }
 
 impl Packed {
@@ -128,24 +156,18 @@ impl Packed {
         kernels: Kernels,
         values: &(dyn Fn(&str) -> Result<Vec<f32>, E> + Sync),
     ) -> Result<Self, E> {
-        let kernel = kernels.float;
-        let kernels_of = |index: usize| Kernels {
-            // Bytes are too coarse for the first block: drawings lose most there (docs/performance.md).
-            int8: kernels.int8.filter(|_| index > 0),
-            ..kernels
-        };
         let blocks = (0..config.depth)
             .into_par_iter()
-            .map(|index| Block::load(config, kernels_of(index), index, values))
+            .map(|index| Block::load(config, kernels.of_block(index), index, values))
             .collect::<Result<_, E>>()?;
-        let inner = 3 * PATCH_SIZE * PATCH_SIZE;
+        let Plan { panel, inner, .. } = kernels.patch_plan(config);
         let patch = values("patch_embed.proj.weight")?;
         // Its bias is part of the table of positions.
         let bias = vec![0.0; config.embed_dim];
         let mut prefix = values("cls_token")?;
         prefix.extend(values("register_tokens")?);
         Ok(Self {
-            patch: Matrix::pack(kernel, kernel.panel, inner, bias, |row| {
+            patch: Matrix::pack(kernels.float, panel, inner, bias, |row| {
                 &patch[row * inner..(row + 1) * inner]
             }),
             patch_bias: values("patch_embed.proj.bias")?,
@@ -193,11 +215,12 @@ impl Block {
         up.after_norm(&value("norm2.weight")?, &value("norm2.bias")?);
         let mut down = linear(down_name, hidden)?;
         down.scale(&value("ls2.gamma")?);
+        let plans = kernels.plans(config);
         Ok(Self {
-            qkv: qkv.pack(kernels, Left::Normed),
-            proj: proj.pack(kernels, Left::Signed),
-            up: up.pack_hidden(kernels, config.ffn, hidden),
-            down: down.pack(kernels, hidden_left(config.ffn)),
+            qkv: qkv.pack(kernels, plans[0], Left::Normed),
+            proj: proj.pack(kernels, plans[1], Left::Signed),
+            up: up.pack_hidden(kernels, plans[2], config.ffn, hidden),
+            down: down.pack(kernels, plans[3], hidden_left(config.ffn)),
         })
     }
 }
