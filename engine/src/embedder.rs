@@ -371,8 +371,11 @@ impl Embedder for DinoEmbedder {
         if pooling == Pooling::Cls {
             let images: Vec<&[f32]> = batch.iter().map(Pixels::as_slice).collect();
             if let Some(tokens) = self.backbone.cls(&images, self.side()) {
-                let tokens = tokens.chunks_exact(self.config().embed_dim);
-                return tokens.map(|token| Embedding::normalised(token.to_vec())).collect();
+                let mut embeddings = Vec::with_capacity(batch.len());
+                for token in tokens.chunks_exact(self.config().embed_dim) {
+                    embeddings.push(Embedding::normalised(token.to_vec())?);
+                }
+                return Ok(embeddings);
             }
         }
         self.features(batch, &[self.config().depth - 1], |layers| layers[0].pool(pooling))

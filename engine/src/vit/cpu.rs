@@ -67,8 +67,8 @@ pub(crate) struct CpuVit {
     /// What is added to the patch embedding's products, by (rows, columns): CLS and registers, then
     /// position embeddings plus bias.
     tables: Mutex<Tables>,
-    /// Workspaces not in use.
-    spare: Mutex<Vec<Workspace>>,
+    /// Workspaces not in use: for each pass that ran at the same time as others, one for each thread.
+    spare: Mutex<Vec<Vec<Mutex<Workspace>>>>,
     stages: Stages,
 }
 
@@ -82,7 +82,7 @@ impl std::fmt::Debug for CpuVit {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Caches of finished things cannot be left half-written.
+    // Caches of finished things cannot be left half-written, and workspaces hold nothing.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -246,21 +246,19 @@ impl CpuVit {
         let shape = |images: usize, parts: usize| {
             Shape::new(&self.config, self.kernels, &self.packed, images, tokens, parts)
         };
+        let workspaces = self.workspaces(team.size());
         if alone > 0 {
             let next = AtomicUsize::new(0);
             let shape = shape(unit, 1);
             let next_unit = || Some(next.fetch_add(1, Ordering::Relaxed)).filter(|&i| i < alone);
-            team.run(&|_| {
+            team.run(&|thread| {
                 let _session = self.kernels.float.session();
-                let mut workspace = self.workspace();
+                let mut workspace = lock(&workspaces[thread]);
                 workspace.reserve(&shape, 1);
-                let barrier = team.barrier(1);
-                let barriers = [team.barrier(1)];
                 while let Some(index) = next_unit() {
-                    let grid = Grid::new(0, 1, 1, &barrier, &barriers);
+                    let grid = Grid::new(team, 0, 1, 1);
                     pass(index * unit, unit).run(&shape, &workspace.pointers(), &grid);
                 }
-                lock(&self.spare).push(workspace);
             });
         }
 
@@ -274,23 +272,27 @@ impl CpuVit {
             };
             let parts = Grid::parts(team.size(), count * tokens);
             let shape = shape(count, parts);
-            let mut workspace = self.workspace();
+            let mut workspace = lock(&workspaces[0]);
             workspace.reserve(&shape, team.size());
             let pointers = workspace.pointers();
-            let whole = team.barrier(team.size());
-            let rows: Vec<_> = (0..parts).map(|_| team.barrier(team.size() / parts)).collect();
             team.run(&|index| {
                 let _session = self.kernels.float.session();
-                let grid = Grid::new(index, team.size(), parts, &whole, &rows);
+                let grid = Grid::new(team, index, team.size(), parts);
                 pass(first, count).run(&shape, &pointers, &grid);
             });
-            lock(&self.spare).push(workspace);
             first += count;
         }
+        lock(&self.spare).push(workspaces);
     }
 
-    fn workspace(&self) -> Workspace {
-        lock(&self.spare).pop().unwrap_or_default()
+    /// A workspace for each of some threads; which has been used for what is the same at every pass, so
+    /// that all have grown by the second.
+    fn workspaces(&self, threads: usize) -> Vec<Mutex<Workspace>> {
+        let mut workspaces = lock(&self.spare).pop().unwrap_or_default();
+        if workspaces.len() < threads {
+            workspaces.resize_with(threads, Mutex::default);
+        }
+        workspaces
     }
 
     fn table(&self, grid: (usize, usize)) -> Arc<Vec<f32>> {

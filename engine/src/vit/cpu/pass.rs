@@ -17,7 +17,7 @@ use super::stages::{Clock, Stage, Stages};
 use super::weights::{Block, Kernels, Packed, hidden_left};
 use super::workspace::{Own, PATCH_VALUES, Pointers, Shape};
 use crate::kernels::elementwise;
-use crate::kernels::{BLOCK, Barrier, Left, Scatter, Sums, Tiles};
+use crate::kernels::{BLOCK, Barrier, Left, Scatter, Sums, Team, Tiles};
 
 /// Fewest rows of a part.
 const PART_ROWS: usize = 16;
@@ -31,8 +31,8 @@ pub(super) struct Grid<'a> {
     column: usize,
     columns: usize,
     /// All threads of the pass, and those of this part.
-    whole: &'a Barrier<'a>,
-    pub(super) rows: &'a Barrier<'a>,
+    whole: Barrier<'a>,
+    pub(super) rows: Barrier<'a>,
 }
 
 impl<'a> Grid<'a> {
@@ -42,16 +42,12 @@ impl<'a> Grid<'a> {
         (1..=threads).rev().find(fits).unwrap_or(1)
     }
 
-    pub(super) fn new(
-        index: usize,
-        threads: usize,
-        parts: usize,
-        whole: &'a Barrier<'a>,
-        rows: &'a [Barrier<'a>],
-    ) -> Self {
+    /// The place of thread `index` of `threads` of a team, which share `parts` parts.
+    pub(super) fn new(team: &'a Team, index: usize, threads: usize, parts: usize) -> Self {
         let columns = threads / parts;
         let part = index / columns;
-        Self { index, threads, part, column: index % columns, columns, whole, rows: &rows[part] }
+        let (whole, rows) = (team.barrier(0, threads), team.barrier(1 + part, columns));
+        Self { index, threads, part, column: index % columns, columns, whole, rows }
     }
 
     /// The same threads as one part.
