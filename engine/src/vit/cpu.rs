@@ -4,10 +4,11 @@
 //! It computes what [`VisionTransformer`](super::VisionTransformer) does; that one, on candle, is
 //! the reference and the way to other devices.
 //!
-//! Files: `weights` packs, `workspace` holds what a pass writes, `pass` is the pass, `product` its
+//! Files: `weights` packs, `calibrate` says how for bytes, `workspace` holds what a pass writes, `pass` is the pass, `product` its
 //! products, `attention` its attention, `stages` says where the time went.
 
 mod attention;
+mod calibrate;
 mod pass;
 mod product;
 mod stages;
@@ -21,6 +22,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use self::calibrate::{Largest, Seen};
 use self::pass::{Grid, Pass};
 use self::stages::Stages;
 use self::weights::{Kernels, Packed};
@@ -110,7 +112,11 @@ impl CpuVit {
         values: &(dyn Fn(&str) -> Result<Vec<f32>, E> + Sync),
     ) -> Result<Option<Self>, E> {
         let Some(kernels) = Self::kernels(config, isa, precision) else { return Ok(None) };
-        let packed = Packed::load(config, kernels, values)?;
+        let largest = match precision {
+            Precision::F32 | Precision::Bf16 => None,
+            Precision::Int8 => Largest::of(config, isa, values)?,
+        };
+        let packed = Packed::load(config, kernels, values, largest.as_ref())?;
         Ok(Some(Self::new(config, rule, isa, kernels, packed)))
     }
 
@@ -206,6 +212,19 @@ impl CpuVit {
         wanted: Tokens,
         out: &mut [f32],
     ) {
+        self.observed(team, batch, layers, wanted, out, None);
+    }
+
+    /// [`forward`](Self::forward), with a look at the rows before norms.
+    fn observed(
+        &self,
+        team: &Team,
+        batch: Batch<'_>,
+        layers: &[usize],
+        wanted: Tokens,
+        out: &mut [f32],
+        seen: Option<&Seen>,
+    ) {
         let dim = self.config.embed_dim;
         let tokens = self.tokens(batch.height, batch.width);
         let per_image = dim * if wanted == Tokens::Cls { 1 } else { tokens };
@@ -242,6 +261,7 @@ impl CpuVit {
             out: out.at(first * per_image),
             layer_stride,
             stages: &self.stages,
+            seen,
         };
         let shape = |images: usize, parts: usize| {
             Shape::new(&self.config, self.kernels, &self.packed, images, tokens, parts)

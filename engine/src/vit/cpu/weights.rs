@@ -6,6 +6,7 @@ mod stored;
 use rayon::prelude::*;
 
 use super::super::config::{FfnKind, PATCH_SIZE, VitConfig};
+use super::calibrate::Largest;
 use crate::kernels::{BLOCK, Int8, Kernel, Left, Matrix, Plan};
 
 /// All parameters of a backbone.
@@ -66,18 +67,24 @@ impl Linear {
         }
     }
 
-    fn pack(&self, kernels: Kernels, plan: Plan, left: Left) -> Matrix {
+    fn pack(&self, kernels: Kernels, plan: Plan, left: Left<'_>) -> Matrix {
         self.pack_columns(kernels, plan, left, Some)
     }
 
     /// Packs the columns of a feed-forward network's first layer, which are filled up to whole
     /// tiles of the second one's inner axis; the two halves of SwiGLU alternate by blocks.
-    fn pack_hidden(&self, kernels: Kernels, plan: Plan, ffn: FfnKind, hidden: usize) -> Matrix {
+    fn pack_hidden(
+        &self,
+        kernels: Kernels,
+        plan: Plan,
+        left: Left<'_>,
+        (ffn, hidden): (FfnKind, usize),
+    ) -> Matrix {
         match ffn {
-            FfnKind::Mlp => self.pack_columns(kernels, plan, Left::Normed, |column| {
+            FfnKind::Mlp => self.pack_columns(kernels, plan, left, |column| {
                 Some(column).filter(|&column| column < hidden)
             }),
-            FfnKind::SwiGlu => self.pack_columns(kernels, plan, Left::Normed, |column| {
+            FfnKind::SwiGlu => self.pack_columns(kernels, plan, left, |column| {
                 let (block, inside) = (column / BLOCK, column % BLOCK);
                 let of_half = block / 2 * BLOCK + inside;
                 (of_half < hidden).then_some(block % 2 * hidden + of_half)
@@ -90,7 +97,7 @@ impl Linear {
         &self,
         kernels: Kernels,
         plan: Plan,
-        left: Left,
+        left: Left<'_>,
         source: impl Fn(usize) -> Option<usize> + Sync,
     ) -> Matrix {
         let Plan { panel, inner, columns, bytes } = plan;
@@ -118,47 +125,43 @@ impl Kernels {
         self.int8.map_or(self.float.panel, |int8| int8.panel)
     }
 
-    /// Those of block `index`. Bytes are too coarse for the first one: drawings lose most there
-    /// (docs/performance.md).
-    fn of_block(self, index: usize) -> Self {
-        Self { int8: self.int8.filter(|_| index > 0), ..self }
-    }
-
     /// What the patch embedding's matrix will be.
     fn patch_plan(self, config: &VitConfig) -> Plan {
         let inner = 3 * PATCH_SIZE * PATCH_SIZE;
         Plan { panel: self.float.panel, inner, columns: config.embed_dim, bytes: false }
     }
 
-    /// What a block's matrices will be, in the order of its fields.
-    fn plans(self, config: &VitConfig) -> [Plan; 4] {
+    /// What the matrices of block `index` will be, in the order of its fields. Bytes are too coarse for
+    /// the first block, where drawings lose most, and not needed in the last one after its attention:
+    /// that is computed for CLS alone (docs/performance.md).
+    fn plans(self, config: &VitConfig, index: usize) -> [Plan; 4] {
         let (dim, hidden) = (config.embed_dim, config.ffn_hidden_dim);
         let padded = hidden.next_multiple_of(BLOCK * self.float.per_lane);
-        let plan = |inner, columns| Plan {
-            panel: self.panel(),
-            inner,
-            columns,
-            bytes: self.int8.is_some(),
+        let plan = |bytes: bool, inner, columns| match self.int8.filter(|_| bytes && index > 0) {
+            Some(int8) => Plan { panel: int8.panel, inner, columns, bytes },
+            None => Plan { panel: self.float.panel, inner, columns, bytes: false },
         };
+        let inside = index + 1 < config.depth;
         let up = match config.ffn {
-            FfnKind::Mlp => plan(dim, padded),
-            FfnKind::SwiGlu => Plan { panel: 2, ..plan(dim, 2 * padded) },
+            FfnKind::Mlp => plan(inside, dim, padded),
+            FfnKind::SwiGlu => Plan { panel: 2, ..plan(inside, dim, 2 * padded) },
         };
-        [plan(dim, 3 * dim), plan(dim, dim), up, plan(hidden, dim)]
+        [plan(true, dim, 3 * dim), plan(inside, dim, dim), up, plan(inside, hidden, dim)]
     }
 }
 
 impl Packed {
     /// `values` hands out parameters by canonical name, in f32; CLS then carries its position
-    /// embedding already, and `pos_embed` is that of the patches alone.
+    /// embedding already, and `pos_embed` is that of the patches alone. `largest` is for bytes.
     pub(super) fn load<E: Send>(
         config: &VitConfig,
         kernels: Kernels,
         values: &(dyn Fn(&str) -> Result<Vec<f32>, E> + Sync),
+        largest: Option<&Largest>,
     ) -> Result<Self, E> {
         let blocks = (0..config.depth)
             .into_par_iter()
-            .map(|index| Block::load(config, kernels.of_block(index), index, values))
+            .map(|index| Block::load(config, kernels, index, values, largest))
             .collect::<Result<_, E>>()?;
         let Plan { panel, inner, .. } = kernels.patch_plan(config);
         let patch = values("patch_embed.proj.weight")?;
@@ -193,6 +196,7 @@ impl Block {
         kernels: Kernels,
         index: usize,
         values: &(dyn Fn(&str) -> Result<Vec<f32>, E> + Sync),
+        largest: Option<&Largest>,
     ) -> Result<Self, E> {
         let value = |part: &str| values(&format!("blocks.{index}.{part}"));
         let linear = |name: &str, inner: usize| -> Result<Linear, E> {
@@ -215,18 +219,20 @@ impl Block {
         up.after_norm(&value("norm2.weight")?, &value("norm2.bias")?);
         let mut down = linear(down_name, hidden)?;
         down.scale(&value("ls2.gamma")?);
-        let plans = kernels.plans(config);
+        let plans = kernels.plans(config, index);
+        let normed =
+            |norm| Left::Normed(largest.map_or(&[], |largest| largest.of_norm(index, norm)));
         Ok(Self {
-            qkv: qkv.pack(kernels, plans[0], Left::Normed),
+            qkv: qkv.pack(kernels, plans[0], normed(0)),
             proj: proj.pack(kernels, plans[1], Left::Signed),
-            up: up.pack_hidden(kernels, plans[2], config.ffn, hidden),
+            up: up.pack_hidden(kernels, plans[2], normed(1), (config.ffn, hidden)),
             down: down.pack(kernels, plans[3], hidden_left(config.ffn)),
         })
     }
 }
 
 /// How the rows between the layers of a feed-forward network are stored as bytes.
-pub(super) fn hidden_left(ffn: FfnKind) -> Left {
+pub(super) fn hidden_left(ffn: FfnKind) -> Left<'static> {
     match ffn {
         FfnKind::Mlp => Left::Gelu,
         FfnKind::SwiGlu => Left::Signed,

@@ -34,7 +34,7 @@ impl Packed {
         let patch = Matrix::stored(kernels.float, kernels.patch_plan(config), &mut from)?;
         let mut blocks = Vec::with_capacity(config.depth);
         for index in 0..config.depth {
-            blocks.push(Block::stored(config, kernels.of_block(index), &mut from)?);
+            blocks.push(Block::stored(config, kernels, index, &mut from)?);
         }
         let packed = Self { patch, patch_bias, prefix, pos_table, blocks, norm };
         from.is_at_end().then_some(packed)
@@ -42,9 +42,14 @@ impl Packed {
 }
 
 impl Block {
-    fn stored(config: &VitConfig, kernels: Kernels, from: &mut Stored) -> Option<Self> {
+    fn stored(
+        config: &VitConfig,
+        kernels: Kernels,
+        index: usize,
+        from: &mut Stored,
+    ) -> Option<Self> {
         let mut next = |plan| Matrix::stored(kernels.float, plan, from);
-        let [qkv, proj, up, down] = kernels.plans(config);
+        let [qkv, proj, up, down] = kernels.plans(config, index);
         Some(Self { qkv: next(qkv)?, proj: next(proj)?, up: next(up)?, down: next(down)? })
     }
 }
