@@ -316,7 +316,7 @@ fn factors_of_normed_rows_are_taken_from_the_weights_again() {
     weights.iter_mut().skip(4).step_by(inner).for_each(|w| *w = 0.0);
     let mut seen = vec![1f32; inner];
     // A channel with outliers, and one of which nothing is known.
-    (seen[5], seen[6]) = (60.0, f32::NAN);
+    (seen[5], seen[6]) = (8.0, f32::NAN);
     for (isa, float, int8) in tables() {
         let row = |column: usize| &weights[column * inner..(column + 1) * inner];
         let bias = vec![0.0; 48];
@@ -324,10 +324,11 @@ fn factors_of_normed_rows_are_taken_from_the_weights_again() {
         let matrix = Matrix::pack_bytes(float, int8.panel, inner, bias, left, row);
         let factors = matrix.factors();
         assert!(factors[3] < 0.1 * factors[0] && factors[4] > 0.0, "{isa:?}");
-        assert!(factors[5] < 0.1 * factors[0] && factors[6].is_finite(), "{isa:?}");
+        assert!(factors[5] < 0.4 * factors[0] && factors[6].is_finite(), "{isa:?}");
         let digits = factors.iter().map(|f| f.to_bits() << 12);
         assert!(digits.into_iter().all(|rest| rest == 0), "{isa:?}");
-        let x = noise(5 * inner, 8);
+        let mut x = noise(5 * inner, 8);
+        x.iter_mut().skip(5).step_by(inner).for_each(|x| *x *= 8.0);
         let scaled: Vec<f32> = x.iter().zip(factors.iter().cycle()).map(|(x, f)| x * f).collect();
         let rows = Rows::of(float, int8, &scaled, inner, Left::Signed);
         let got = rows.times(float, int8, &matrix, 5);
@@ -335,7 +336,7 @@ fn factors_of_normed_rows_are_taken_from_the_weights_again() {
             for column in 0..48 {
                 let want: f32 = x.iter().zip(row(column)).map(|(x, w)| x * w).sum();
                 let got = got[r * 48 + column];
-                assert!((got - want).abs() <= 0.1, "{isa:?} {r} {column}: {got} not {want}");
+                assert!((got - want).abs() <= 0.25, "{isa:?} {r} {column}: {got} not {want}");
             }
         }
     }
