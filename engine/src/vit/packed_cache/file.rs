@@ -87,8 +87,8 @@ pub(super) fn length(arrays: &[&[u8]]) -> u64 {
     (start_of_arrays(length) + length) as u64
 }
 
-/// Checks everything but whose weights they are. All bytes are read, by all threads: that costs a tenth
-/// of packing, and brings into memory what the first picture needs anyway.
+/// Checks everything but whose weights they are. All bytes are read, by all threads: that costs a few
+/// hundredths of packing, and brings into memory what the first picture needs anyway.
 pub(super) fn open(path: &Path, layout: &[u8; 32]) -> Result<Found, Problem> {
     let file = File::open(path)?;
     if file.metadata()?.len() < HEADER as u64 {
