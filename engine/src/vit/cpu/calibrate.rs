@@ -35,7 +35,7 @@ impl Largest {
             return Ok(None);
         };
         let side = config.pos_embed_grid.clamp(1, SIDE) * PATCH_SIZE;
-        let pictures = [discs(side), rings(side)];
+        let pictures = [discs(side), rings(side)].map(|picture| normalised(&picture));
         let images = pictures.each_ref().map(Vec::as_slice);
         let batch = Batch { images: &images, height: side, width: side };
         let mut out = vec![0f32; images.len() * model.tokens(side, side) * config.embed_dim];
@@ -91,18 +91,18 @@ impl Draws {
     }
 }
 
-/// Discs of all colours on grey, CHW, normalised.
-fn discs(side: usize) -> Vec<f32> {
+/// Discs of all colours on grey.
+fn discs(side: usize) -> Vec<[usize; 3]> {
     let (mut draws, mut picture) = (Draws(1), vec![[128; 3]; side * side]);
     for _ in 0..DISCS {
         let (radius, centre, colour) = draws.disc(side);
         paint(&mut picture, side, centre, 0..=radius * radius, colour);
     }
-    normalised(&picture)
+    picture
 }
 
 /// Rings on white, most of them black.
-fn rings(side: usize) -> Vec<f32> {
+fn rings(side: usize) -> Vec<[usize; 3]> {
     let (mut draws, mut picture) = (Draws(2), vec![[255; 3]; side * side]);
     for _ in 0..RINGS {
         let (radius, centre, colour) = draws.disc(side);
@@ -110,7 +110,7 @@ fn rings(side: usize) -> Vec<f32> {
         let inner = (radius - 2) * (radius - 2);
         paint(&mut picture, side, centre, inner + 1..=radius * radius, colour);
     }
-    normalised(&picture)
+    picture
 }
 
 /// Colours the pixels whose squared distance from the centre is one of `distances`.
@@ -129,9 +129,53 @@ fn paint(
     }
 }
 
+/// CHW, as models take it.
 fn normalised(picture: &[[usize; 3]]) -> Vec<f32> {
     let value = |channel: usize, pixel: &[usize; 3]| {
         (pixel[channel] as f32 / 255.0 - IMAGENET_MEAN[channel]) / IMAGENET_STD[channel]
     };
     (0..3).flat_map(|channel| picture.iter().map(move |pixel| value(channel, pixel))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use super::super::super::config::FfnKind;
+    use super::super::tests::{Drawn, shape};
+    use super::*;
+
+    /// CRC-32 of the bytes that `fixtures/reference/int8_imitation.py` draws.
+    #[test]
+    fn pictures_are_those_of_the_imitation() {
+        let checksum = |picture: Vec<[usize; 3]>| {
+            let bytes: Vec<u8> = picture.into_iter().flatten().map(|value| value as u8).collect();
+            crc32fast::hash(&bytes)
+        };
+        assert_eq!((checksum(discs(224)), checksum(discs(70))), (2587934233, 4264135487));
+        assert_eq!((checksum(rings(224)), checksum(rings(70))), (1976090413, 2577419279));
+    }
+
+    #[test]
+    fn what_is_seen_is_that_of_normed_rows_on_every_instruction_set() {
+        let config = shape(64, 3, FfnKind::Mlp, 4);
+        let drawn = Drawn::new(&config);
+        let values = |name: &str| Ok::<_, Infallible>(drawn.values(name));
+        let seen = |isa| {
+            let Ok(largest) = Largest::of(&config, isa, &values);
+            let largest = largest.expect("an instruction set that is there");
+            let norms = (0..config.depth).flat_map(|block| [(block, 0), (block, 1)]);
+            norms
+                .flat_map(|(block, norm)| largest.of_norm(block, norm).to_vec())
+                .collect::<Vec<_>>()
+        };
+        let portable = seen(Isa::Portable);
+        // A normed value cannot be larger than the root of the width.
+        assert!(portable.iter().all(|x| *x > 0.5 && *x < 8.0), "{portable:?}");
+        for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
+            for (a, b) in portable.iter().zip(seen(isa)) {
+                assert!((a - b).abs() < 1e-4 * a, "{isa:?}: {a} {b}");
+            }
+        }
+    }
 }

@@ -65,8 +65,12 @@ impl Drawn {
         Self(values)
     }
 
+    pub(crate) fn values(&self, name: &str) -> Vec<f32> {
+        self.0[name].clone()
+    }
+
     pub(crate) fn load(&self, config: &VitConfig, isa: Isa, precision: Precision) -> CpuVit {
-        let values = |name: &str| Ok::<_, Infallible>(self.0[name].clone());
+        let values = |name: &str| Ok::<_, Infallible>(self.values(name));
         let Ok(model) = CpuVit::load(config, PosEmbedRule::Published, isa, precision, &values);
         model.expect("an instruction set that is there, and a shape that fits")
     }
