@@ -78,7 +78,7 @@ pub struct GlobalArgs {
     /// Folder of collections and models [default: akin in the platform's data folder]
     #[arg(long, global = true, env = "AKIN_HOME", value_name = "DIR")]
     pub home: Option<PathBuf>,
-    /// TOML file with defaults for `home`, `model`, `device`, `threads` and `decode`
+    /// TOML file with defaults for `home`, `model`, `device`, `threads`, `decode` and `cache`
     #[arg(long, global = true, env = "AKIN_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Model: a name known to `akin model list`, or the path of a weights file or folder

@@ -75,6 +75,7 @@ fn options_of(manifest: &Manifest) -> ModelOptions {
         precision: model.precision,
         decode: model.decode,
         isa: None,
+        packed_weights: None,
     }
 }
 
@@ -124,6 +125,7 @@ fn load(
             ModelOptions { decode, ..chosen }
         }
     };
+    let options = ModelOptions { packed_weights: settings.packed_weights(), ..options };
     let device = engine::open_device(&settings.device)?;
     let embedder = DinoEmbedder::from_weights(&weights, &options, &device)?;
     let identity = embedder.identity();

@@ -20,6 +20,8 @@ pub struct Settings {
     pub quiet: bool,
     /// How files are decoded for what is made anew; collections remember their own way.
     pub decode: DecodeMode,
+    /// Whether packed weights are kept between starts.
+    pub cache: bool,
     /// Steps of `akin curate`.
     pub curate: Option<CurateConfig>,
 }
@@ -33,6 +35,7 @@ struct ConfigFile {
     device: Option<String>,
     threads: Option<usize>,
     decode: Option<DecodeMode>,
+    cache: Option<bool>,
     curate: Option<CurateConfig>,
 }
 
@@ -67,7 +70,14 @@ impl Settings {
             json: args.json,
             quiet: args.quiet,
             decode: file.decode.unwrap_or_default(),
+            cache: file.cache.unwrap_or(true),
             curate: file.curate,
         })
+    }
+
+    /// Where packed weights are kept: in one folder for all models, as theirs may be read-only or
+    /// shared, and one of them is part of the program.
+    pub fn packed_weights(&self) -> Option<PathBuf> {
+        self.cache.then(|| self.home.join("cache"))
     }
 }

@@ -1,6 +1,6 @@
 //! Pictures to embeddings, in batches, with a recorded identity.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use candle_core::{DType, Device};
@@ -202,6 +202,10 @@ pub struct ModelOptions {
     pub decode: DecodeMode,
     /// Instruction set of a CPU, the fastest there is when not given; no part of the identity.
     pub isa: Option<Isa>,
+    /// Folder where weights packed for this machine's processor are kept for the next start, made
+    /// when needed and never more than 4 GiB; `None` packs them at every start. No part of the
+    /// identity: vectors are the same to the bit.
+    pub packed_weights: Option<PathBuf>,
 }
 
 impl Default for ModelOptions {
@@ -215,6 +219,7 @@ impl Default for ModelOptions {
             precision: Precision::default(),
             decode: DecodeMode::default(),
             isa: None,
+            packed_weights: None,
         }
     }
 }
@@ -244,8 +249,13 @@ impl DinoEmbedder {
         options: &ModelOptions,
         device: &Device,
     ) -> Result<Self> {
-        let place = Placement { device, precision: options.precision, isa: options.isa };
-        // One thread hashes while the others pack.
+        let place = Placement {
+            device,
+            precision: options.precision,
+            isa: options.isa,
+            packed: options.packed_weights.as_deref(),
+        };
+        // One thread hashes while the others pack, or check what was packed before.
         let (backbone, sha256) =
             rayon::join(|| Backbone::load(weights, options.pos_embed, place), || weights.sha256());
         let (backbone, sha256) = (backbone?, sha256?);
@@ -361,8 +371,11 @@ impl Embedder for DinoEmbedder {
         if pooling == Pooling::Cls {
             let images: Vec<&[f32]> = batch.iter().map(Pixels::as_slice).collect();
             if let Some(tokens) = self.backbone.cls(&images, self.side()) {
-                let tokens = tokens.chunks_exact(self.config().embed_dim);
-                return tokens.map(|token| Embedding::normalised(token.to_vec())).collect();
+                let mut embeddings = Vec::with_capacity(batch.len());
+                for token in tokens.chunks_exact(self.config().embed_dim) {
+                    embeddings.push(Embedding::normalised(token.to_vec())?);
+                }
+                return Ok(embeddings);
             }
         }
         self.features(batch, &[self.config().depth - 1], |layers| layers[0].pool(pooling))

@@ -28,7 +28,7 @@ mod tiles;
 pub(crate) use block::{Product, Scales};
 pub(crate) use int8::{Int8, Quantise};
 pub(crate) use isa::Kernel;
-pub(crate) use packed::{Lanes, Left, Matrix, TILE};
+pub(crate) use packed::{ALIGN, Lanes, Left, Matrix, Plan, Stored, TILE};
 pub(crate) use rows::{Normalise, PackValues, Scatter, Softmax, Sums, Tiles};
 pub(crate) use simd::BLOCK;
 pub(crate) use team::{Barrier, Team};

@@ -2,7 +2,8 @@
 //! from its output.
 //!
 //! Modules are listed in the order data travels; a file uses only those above it (and `error`).
-//! This crate computes: it reads weights files and nothing else, knows no index and no network.
+//! This crate computes: it reads weights files, keeps what it packs of them in a folder it is given, and
+//! nothing else; it knows no index and no network.
 //!
 //! ```no_run
 //! use engine::{DinoEmbedder, Embedder, ModelOptions, decode};

@@ -14,6 +14,7 @@ mod ffn;
 mod block;
 mod model;
 pub(crate) mod cpu;
+mod packed_cache;
 pub(crate) mod backbone;
 
 pub use config::{FfnKind, PosEmbedRule, VARIANTS, Variant, VitConfig};

@@ -142,6 +142,7 @@ impl InputArgs {
             precision: self.matmul.map_or(present.precision, Precision::from),
             decode: self.decode.map_or(present.decode, DecodeMode::from),
             isa: None,
+            packed_weights: None,
         })
     }
 
@@ -174,6 +175,7 @@ impl InputArgs {
             precision: self.matmul.map(Precision::from).unwrap_or_default(),
             decode: self.decode.map(DecodeMode::from).unwrap_or_default(),
             isa: None,
+            packed_weights: None,
         })
     }
 }

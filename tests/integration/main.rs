@@ -1,6 +1,7 @@
 //! The program as its users meet it. One binary, so that everything links once.
 
 mod bench;
+mod cache;
 mod cli;
 mod collection;
 mod curate;

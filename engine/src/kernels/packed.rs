@@ -1,9 +1,15 @@
 //! Weights as the kernels read them, made once when a model is loaded.
 #![expect(unsafe_code, reason = "the kernels take pointers")]
 
-use std::mem::MaybeUninit;
+mod stored;
 
+use std::mem::MaybeUninit;
+use std::sync::Arc;
+
+use memmap2::Mmap;
 use rayon::prelude::*;
+
+pub(crate) use self::stored::{ALIGN, Plan, Stored};
 
 use super::block::Scales;
 use super::int8::{self, Int8};
@@ -48,9 +54,36 @@ impl Lanes {
     }
 }
 
+/// Where panels are.
+enum Panels {
+    /// Packed by this process.
+    Made(Lanes),
+    /// In a mapped file, from byte `start` on, which a line starts at.
+    Mapped { map: Arc<Mmap>, start: usize, lines: usize },
+}
+
+impl Panels {
+    fn as_ptr(&self) -> *const f32 {
+        match self {
+            Self::Made(lanes) => lanes.as_ptr(),
+            Self::Mapped { map, start, .. } => map.as_ptr().wrapping_add(*start).cast(),
+        }
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Made(lanes) => {
+                // SAFETY: lines hold nothing but numbers, without gaps.
+                unsafe { std::slice::from_raw_parts(lanes.as_ptr().cast(), lanes.bytes()) }
+            }
+            Self::Mapped { map, start, lines } => &map[*start..start + lines * size_of::<Line>()],
+        }
+    }
+}
+
 /// The right factor of a product, as panels of the kernel's width, and what is added to it.
 pub(crate) struct Matrix {
-    lanes: Lanes,
+    panels: Panels,
     /// One value a column.
     bias: Vec<f32>,
     /// Tiles along the inner axis.
@@ -71,10 +104,11 @@ struct Columns {
 }
 
 /// How rows that are to be multiplied are stored as bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Left {
-    /// Normed, and each value times a [factor](Matrix::factors); with 128 added.
-    Normed,
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Left<'a> {
+    /// Normed, and each value times a [factor](Matrix::factors); with 128 added. Holds the largest
+    /// size of each value that was seen, or nothing.
+    Normed(&'a [f32]),
     /// With 128 added.
     Signed,
     /// As what they are above the least value of GELU.
@@ -119,7 +153,7 @@ impl Matrix {
             // SAFETY: `padded` values, which fill a row of the tiles.
             unsafe { (kernel.convert)(values.as_ptr(), padded, to) };
         });
-        Self { lanes, bias, depth, blocks, panel, bytes: None }
+        Self { panels: Panels::Made(lanes), bias, depth, blocks, panel, bytes: None }
     }
 
     /// [`pack`](Self::pack) as bytes, each column with a scale that its largest weight reaches 127
@@ -129,7 +163,7 @@ impl Matrix {
         panel: usize,
         inner: usize,
         mut bias: Vec<f32>,
-        left: Left,
+        left: Left<'_>,
         row: impl Fn(usize) -> &'a [f32] + Sync,
     ) -> Self {
         const TILE_VALUES: usize = BLOCK * Int8::PER_LANE;
@@ -138,7 +172,9 @@ impl Matrix {
         let padded = depth * TILE_VALUES;
         let mut bytes = vec![0i8; bias.len() * padded];
         let factors = match left {
-            Left::Normed => channel_factors(inner, bias.len(), &|column| &row(column)[..inner]),
+            Left::Normed(seen) => {
+                channel_factors(inner, bias.len(), &|column| &row(column)[..inner], seen)
+            }
             Left::Signed | Left::Gelu => vec![1.0; inner],
         };
         let quantise = |(column, bytes): (usize, &mut [i8])| {
@@ -147,7 +183,7 @@ impl Matrix {
         let columns = bytes.par_chunks_mut(padded).enumerate().map(quantise);
         let (scales, sums): (Vec<f32>, Vec<i32>) = columns.unzip();
         let start = match left {
-            Left::Normed | Left::Signed => sums.iter().map(|sum| -128 * sum).collect(),
+            Left::Normed(_) | Left::Signed => sums.iter().map(|sum| -128 * sum).collect(),
             Left::Gelu => {
                 for ((bias, sum), scale) in bias.iter_mut().zip(&sums).zip(&scales) {
                     *bias +=
@@ -164,7 +200,8 @@ impl Matrix {
                 unsafe { to.copy_from_nonoverlapping(bytes.as_ptr(), TILE_VALUES) };
             }
         });
-        Self { lanes, bias, depth, blocks, panel, bytes: Some(Columns { start, scales, factors }) }
+        let bytes = Some(Columns { start, scales, factors });
+        Self { panels: Panels::Made(lanes), bias, depth, blocks, panel, bytes }
     }
 
     /// Whether the left factor is to be of bytes.
@@ -192,7 +229,7 @@ impl Matrix {
         let first = index * self.panel;
         assert!(first < self.blocks, "panel {index} of {}", self.panels());
         Panel {
-            lanes: self.lanes.as_ptr().wrapping_add(first * BLOCK * self.depth * BLOCK),
+            lanes: self.panels.as_ptr().wrapping_add(first * BLOCK * self.depth * BLOCK),
             blocks: (self.blocks - first).min(self.panel),
             first_column: first * BLOCK,
             bias: self.bias[first * BLOCK..].as_ptr(),
@@ -209,15 +246,21 @@ impl Matrix {
         let columns = self.bytes.as_ref().map_or(0, |columns| {
             2 * size_of_val(&columns.scales[..]) + size_of_val(&columns.factors[..])
         });
-        self.lanes.bytes() + size_of_val(self.bias.as_slice()) + columns
+        self.panels.as_bytes().len() + size_of_val(self.bias.as_slice()) + columns
     }
 }
 
-/// How the steps of bytes are shared between normed rows and weights: by the root of each input
-/// channel's largest weight. Rows are normed, so a channel that weighs little matters little, and
-/// one whose outliers a small gain makes up for no longer decides the scale of a row. (SmoothQuant,
-/// arXiv 2211.10438, with the same variance assumed for all channels instead of measured.)
-fn channel_factors<'a>(inner: usize, columns: usize, row: &dyn Fn(usize) -> &'a [f32]) -> Vec<f32> {
+/// How the steps of bytes are shared between normed rows and weights, so that a channel which is
+/// large for all pictures no longer decides the scale of every row (SmoothQuant, arXiv 2211.10438):
+/// a channel of rows is multiplied with w^(3/8) / x^(5/8), w its largest weight and x its largest size
+/// that was `seen`. Factors have four binary digits, so that they are the same where what was seen
+/// differs in the last one.
+fn channel_factors<'a>(
+    inner: usize,
+    columns: usize,
+    row: &dyn Fn(usize) -> &'a [f32],
+    seen: &[f32],
+) -> Vec<f32> {
     let mut largest = vec![0f32; inner];
     for column in 0..columns {
         for (largest, weight) in largest.iter_mut().zip(row(column)) {
@@ -227,7 +270,22 @@ fn channel_factors<'a>(inner: usize, columns: usize, row: &dyn Fn(usize) -> &'a 
     let most = largest.iter().fold(0f32, |most, largest| most.max(*largest));
     // Channels that are not used at all still need a number to divide by.
     let least = if most > 0.0 { most * 1e-6 } else { 1.0 };
-    largest.into_iter().map(|largest| largest.max(least).sqrt()).collect()
+    let eighth = |x: f32| x.sqrt().sqrt().sqrt();
+    let factor = |(channel, largest): (usize, f32)| {
+        let seen = seen.get(channel).copied().filter(|seen| seen.is_finite()).unwrap_or(1.0);
+        let weight = eighth(largest.max(least)).powi(3);
+        coarse(weight / eighth(seen.max(LEAST_SEEN)).powi(5))
+    };
+    largest.into_iter().enumerate().map(factor).collect()
+}
+
+/// A normed value that no picture makes larger than this may yet be.
+const LEAST_SEEN: f32 = 0.25;
+
+/// To the nearest number with four binary digits.
+fn coarse(x: f32) -> f32 {
+    const DROPPED: u32 = 20;
+    f32::from_bits((x.to_bits() + (1 << (DROPPED - 1))) >> DROPPED << DROPPED)
 }
 
 /// Weights for rows that are multiplied with these factors.

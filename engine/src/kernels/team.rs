@@ -15,6 +15,8 @@ pub(crate) struct Team {
     size: usize,
     /// Held while a computation runs: one at a time.
     turn: Mutex<()>,
+    /// Where the threads may wait for each other, all of them or parts.
+    meetings: Vec<Meeting>,
 }
 
 struct Shared {
@@ -70,7 +72,8 @@ impl Team {
             }
             started += 1;
         }
-        Self { shared, size: started, turn: Mutex::new(()) }
+        let meetings = (0..=started).map(|_| Meeting::default()).collect();
+        Self { shared, size: started, turn: Mutex::new(()), meetings }
     }
 
     /// Number of threads.
@@ -81,9 +84,13 @@ impl Team {
     /// Runs `job` on every thread at once, with its index, and returns when all are done.
     ///
     /// # Panics
-    /// `job` panics on a thread. A [`Barrier`] must not be used after that.
+    /// `job` panics on a thread.
     pub(crate) fn run(&self, job: &(dyn Fn(usize) + Sync)) {
         let _turn = lock(&self.turn);
+        for meeting in &self.meetings {
+            // A computation that panicked may have left some waiting.
+            meeting.count.store(0, Ordering::Relaxed);
+        }
         let shared = &*self.shared;
         if self.size > 1 {
             shared.busy.store(self.size - 1, Ordering::Relaxed);
@@ -111,14 +118,10 @@ impl Team {
         assert!(!panicked, "a thread of a computation panicked");
     }
 
-    /// A barrier for `size` of the team's threads.
-    pub(crate) fn barrier(&self, size: usize) -> Barrier<'_> {
-        Barrier {
-            size,
-            count: AtomicUsize::new(0),
-            round: AtomicUsize::new(0),
-            panicked: &self.shared.panicked,
-        }
+    /// Barrier `index` (at most the team's size) for `size` threads that a computation of the team
+    /// runs on.
+    pub(crate) fn barrier(&self, index: usize, size: usize) -> Barrier<'_> {
+        Barrier { size, meeting: &self.meetings[index], panicked: &self.shared.panicked }
     }
 }
 
@@ -175,11 +178,18 @@ fn wait_until(done: impl Fn() -> bool) {
     }
 }
 
-/// Where threads of a team wait for each other.
-pub(crate) struct Barrier<'a> {
-    size: usize,
+/// Threads that wait at a barrier, and how often all have come.
+#[derive(Default)]
+struct Meeting {
     count: AtomicUsize,
     round: AtomicUsize,
+}
+
+/// Where threads of a team wait for each other.
+#[derive(Clone, Copy)]
+pub(crate) struct Barrier<'a> {
+    size: usize,
+    meeting: &'a Meeting,
     /// A thread that has panicked will not come.
     panicked: &'a AtomicBool,
 }
@@ -190,14 +200,15 @@ impl Barrier<'_> {
         if self.size == 1 {
             return;
         }
-        let round = self.round.load(Ordering::Acquire);
-        if self.count.fetch_add(1, Ordering::AcqRel) + 1 == self.size {
-            self.count.store(0, Ordering::Relaxed);
-            self.round.store(round.wrapping_add(1), Ordering::Release);
+        let Meeting { count, round } = self.meeting;
+        let now = round.load(Ordering::Acquire);
+        if count.fetch_add(1, Ordering::AcqRel) + 1 == self.size {
+            count.store(0, Ordering::Relaxed);
+            round.store(now.wrapping_add(1), Ordering::Release);
             return;
         }
         wait_until(|| {
-            self.round.load(Ordering::Acquire) != round || self.panicked.load(Ordering::Acquire)
+            round.load(Ordering::Acquire) != now || self.panicked.load(Ordering::Acquire)
         });
     }
 }
@@ -212,7 +223,7 @@ mod tests {
             let team = Team::new(size);
             for round in 0..50 {
                 let cells: Vec<AtomicUsize> = (0..size).map(|_| AtomicUsize::new(0)).collect();
-                let barrier = team.barrier(size);
+                let barrier = team.barrier(0, size);
                 team.run(&|index| {
                     for step in 1..4 {
                         cells[index].store(step, Ordering::Relaxed);
@@ -229,7 +240,7 @@ mod tests {
     #[test]
     fn a_panic_comes_back_and_the_team_goes_on() {
         let team = Team::new(3);
-        let barrier = team.barrier(3);
+        let barrier = team.barrier(1, 3);
         let run = || {
             team.run(&|index| {
                 assert!(index != 1, "as planned");
@@ -237,11 +248,13 @@ mod tests {
             })
         };
         assert!(catch_unwind(AssertUnwindSafe(run)).is_err());
+        // The same barrier, at which two were left waiting.
         let count = AtomicUsize::new(0);
         team.run(&|_| {
             count.fetch_add(1, Ordering::Relaxed);
+            barrier.wait();
+            assert_eq!(count.load(Ordering::Relaxed), 3);
         });
-        assert_eq!(count.into_inner(), 3);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 #[cfg(test)]
 mod tests;
 
+use std::path::Path;
 use std::time::Duration;
 
 use candle_core::{DType, Device, Tensor};
@@ -11,6 +12,7 @@ use rayon::prelude::*;
 
 use super::config::{PATCH_SIZE, PosEmbedRule, VitConfig};
 use super::cpu::{Batch, CpuVit, Tokens};
+use super::packed_cache::PackedCache;
 use super::{VisionTransformer, Weights, WeightsError};
 use crate::error::{EngineError, Result};
 use crate::features::Features;
@@ -33,6 +35,8 @@ pub(crate) struct Placement<'a> {
     pub(crate) precision: Precision,
     /// On a CPU, the instruction set; the fastest there is when not given.
     pub(crate) isa: Option<Isa>,
+    /// Folder where weights packed for a CPU are kept, if they are.
+    pub(crate) packed: Option<&'a Path>,
 }
 
 impl Backbone {
@@ -46,7 +50,7 @@ impl Backbone {
         rule: PosEmbedRule,
         place: Placement<'_>,
     ) -> Result<Self> {
-        let Placement { device, precision, isa } = place;
+        let Placement { device, precision, isa, packed } = place;
         let config = weights.config();
         let fits = CpuVit::supports(config, precision);
         if !device.is_cpu() || (!fits && precision == Precision::F32) {
@@ -73,8 +77,10 @@ impl Backbone {
             )));
         }
         let isa = isa.unwrap_or_else(Isa::best);
-        let values = |name: &str| parameter(weights, name);
-        let model = CpuVit::load(config, rule, isa, precision, &values)?;
+        let model = match packed {
+            Some(folder) => kept(weights, rule, isa, precision, folder)?,
+            None => made(weights, rule, isa, precision)?,
+        };
         let model = model.ok_or_else(|| {
             let have: Vec<_> =
                 Isa::ALL.into_iter().filter(|i| i.is_available()).map(Isa::name).collect();
@@ -157,6 +163,45 @@ impl Backbone {
         };
         Ok(chunks.into_iter().flatten().collect())
     }
+}
+
+fn made(
+    weights: &Weights,
+    rule: PosEmbedRule,
+    isa: Isa,
+    precision: Precision,
+) -> Result<Option<CpuVit>, WeightsError> {
+    let values = |name: &str| parameter(weights, name);
+    CpuVit::load(weights.config(), rule, isa, precision, &values)
+}
+
+/// [`made`], or as it was made before and kept in a folder: the same bits.
+fn kept(
+    weights: &Weights,
+    rule: PosEmbedRule,
+    isa: Isa,
+    precision: Precision,
+    folder: &Path,
+) -> Result<Option<CpuVit>, WeightsError> {
+    let config = weights.config();
+    let Some(layout) = CpuVit::layout(config, isa, precision) else { return Ok(None) };
+    let kind = format!("{}-{precision}", isa.name());
+    let cache = PackedCache::new(folder, weights.path(), &kind, &layout);
+    if let Some(found) = cache.find() {
+        if found.weights_sha256() != weights.sha256()? {
+            cache.is_stale("other weights");
+        } else if let Some(model) = CpuVit::stored(config, rule, isa, precision, found.stored()) {
+            cache.touch();
+            return Ok(Some(model));
+        } else {
+            cache.is_damaged("not the arrays of this model");
+        }
+    }
+    let model = made(weights, rule, isa, precision)?;
+    if let Some(model) = &model {
+        cache.keep(weights.sha256()?, &model.arrays());
+    }
+    Ok(model)
 }
 
 fn computed(

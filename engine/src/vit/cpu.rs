@@ -4,10 +4,11 @@
 //! It computes what [`VisionTransformer`](super::VisionTransformer) does; that one, on candle, is
 //! the reference and the way to other devices.
 //!
-//! Files: `weights` packs, `workspace` holds what a pass writes, `pass` is the pass, `product` its
+//! Files: `weights` packs, `calibrate` says how for bytes, `workspace` holds what a pass writes, `pass` is the pass, `product` its
 //! products, `attention` its attention, `stages` says where the time went.
 
 mod attention;
+mod calibrate;
 mod pass;
 mod product;
 mod stages;
@@ -21,13 +22,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use self::calibrate::{Largest, Seen};
 use self::pass::{Grid, Pass};
 use self::stages::Stages;
 use self::weights::{Kernels, Packed};
 use self::workspace::{Shape, Workspace};
 use super::config::{PATCH_SIZE, PosEmbedRule, VitConfig};
 use super::pos_embed;
-use crate::kernels::{BLOCK, Int8, Isa, Kernel, Precision, Team};
+use crate::kernels::{BLOCK, Int8, Isa, Kernel, Precision, Stored, Team};
 
 /// Rows of a batch that one thread works through at a time: small pictures are put together until
 /// they are as many.
@@ -67,8 +69,8 @@ pub(crate) struct CpuVit {
     /// What is added to the patch embedding's products, by (rows, columns): CLS and registers, then
     /// position embeddings plus bias.
     tables: Mutex<Tables>,
-    /// Workspaces not in use.
-    spare: Mutex<Vec<Workspace>>,
+    /// Workspaces not in use: for each pass that ran at the same time as others, one for each thread.
+    spare: Mutex<Vec<Vec<Mutex<Workspace>>>>,
     stages: Stages,
 }
 
@@ -82,7 +84,7 @@ impl std::fmt::Debug for CpuVit {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Caches of finished things cannot be left half-written.
+    // Caches of finished things cannot be left half-written, and workspaces hold nothing.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -109,22 +111,65 @@ impl CpuVit {
         precision: Precision,
         values: &(dyn Fn(&str) -> Result<Vec<f32>, E> + Sync),
     ) -> Result<Option<Self>, E> {
-        let Some(float) = Kernel::of(isa, precision) else { return Ok(None) };
+        let Some(kernels) = Self::kernels(config, isa, precision) else { return Ok(None) };
+        let largest = match precision {
+            Precision::F32 | Precision::Bf16 => None,
+            Precision::Int8 => Largest::of(config, isa, values)?,
+        };
+        let packed = Packed::load(config, kernels, values, largest.as_ref())?;
+        Ok(Some(Self::new(config, rule, isa, kernels, packed)))
+    }
+
+    /// The same from weights that were packed before, for a model of the same
+    /// [layout](Self::layout); `None` as [`load`](Self::load), or where the file does not hold
+    /// exactly what this model needs.
+    pub(crate) fn stored(
+        config: &VitConfig,
+        rule: PosEmbedRule,
+        isa: Isa,
+        precision: Precision,
+        from: Stored,
+    ) -> Option<Self> {
+        let kernels = Self::kernels(config, isa, precision)?;
+        let packed = Packed::stored(config, kernels, from)?;
+        Some(Self::new(config, rule, isa, kernels, packed))
+    }
+
+    /// Everything but the weights that decides what is packed, in words; `None` as
+    /// [`load`](Self::load).
+    pub(crate) fn layout(config: &VitConfig, isa: Isa, precision: Precision) -> Option<String> {
+        let kernels = Self::kernels(config, isa, precision)?;
+        Some(format!("{} {precision}; {kernels:?}; {config:?}", isa.name()))
+    }
+
+    /// The arrays of the packed weights, in the order in which [`stored`](Self::stored) reads them.
+    pub(crate) fn arrays(&self) -> Vec<&[u8]> {
+        self.packed.arrays()
+    }
+
+    fn kernels(config: &VitConfig, isa: Isa, precision: Precision) -> Option<Kernels> {
+        let float = Kernel::of(isa, precision)?;
         let int8 = Int8::of(isa).filter(|_| precision == Precision::Int8);
-        let kernels = Kernels { float, int8 };
-        if !Self::supports(config, precision) {
-            return Ok(None);
-        }
-        Ok(Some(Self {
-            packed: Packed::load(config, kernels, values)?,
+        Self::supports(config, precision).then_some(Kernels { float, int8 })
+    }
+
+    fn new(
+        config: &VitConfig,
+        rule: PosEmbedRule,
+        isa: Isa,
+        kernels: Kernels,
+        packed: Packed,
+    ) -> Self {
+        Self {
             config: config.clone(),
             rule,
             isa,
             kernels,
+            packed,
             tables: Mutex::default(),
             spare: Mutex::default(),
             stages: Stages::default(),
-        }))
+        }
     }
 
     /// Shape of the backbone.
@@ -167,6 +212,19 @@ impl CpuVit {
         wanted: Tokens,
         out: &mut [f32],
     ) {
+        self.observed(team, batch, layers, wanted, out, None);
+    }
+
+    /// [`forward`](Self::forward), with a look at the rows before norms.
+    fn observed(
+        &self,
+        team: &Team,
+        batch: Batch<'_>,
+        layers: &[usize],
+        wanted: Tokens,
+        out: &mut [f32],
+        seen: Option<&Seen>,
+    ) {
         let dim = self.config.embed_dim;
         let tokens = self.tokens(batch.height, batch.width);
         let per_image = dim * if wanted == Tokens::Cls { 1 } else { tokens };
@@ -203,25 +261,24 @@ impl CpuVit {
             out: out.at(first * per_image),
             layer_stride,
             stages: &self.stages,
+            seen,
         };
         let shape = |images: usize, parts: usize| {
             Shape::new(&self.config, self.kernels, &self.packed, images, tokens, parts)
         };
+        let workspaces = self.workspaces(team.size());
         if alone > 0 {
             let next = AtomicUsize::new(0);
             let shape = shape(unit, 1);
             let next_unit = || Some(next.fetch_add(1, Ordering::Relaxed)).filter(|&i| i < alone);
-            team.run(&|_| {
+            team.run(&|thread| {
                 let _session = self.kernels.float.session();
-                let mut workspace = self.workspace();
+                let mut workspace = lock(&workspaces[thread]);
                 workspace.reserve(&shape, 1);
-                let barrier = team.barrier(1);
-                let barriers = [team.barrier(1)];
                 while let Some(index) = next_unit() {
-                    let grid = Grid::new(0, 1, 1, &barrier, &barriers);
+                    let grid = Grid::new(team, 0, 1, 1);
                     pass(index * unit, unit).run(&shape, &workspace.pointers(), &grid);
                 }
-                lock(&self.spare).push(workspace);
             });
         }
 
@@ -235,23 +292,27 @@ impl CpuVit {
             };
             let parts = Grid::parts(team.size(), count * tokens);
             let shape = shape(count, parts);
-            let mut workspace = self.workspace();
+            let mut workspace = lock(&workspaces[0]);
             workspace.reserve(&shape, team.size());
             let pointers = workspace.pointers();
-            let whole = team.barrier(team.size());
-            let rows: Vec<_> = (0..parts).map(|_| team.barrier(team.size() / parts)).collect();
             team.run(&|index| {
                 let _session = self.kernels.float.session();
-                let grid = Grid::new(index, team.size(), parts, &whole, &rows);
+                let grid = Grid::new(team, index, team.size(), parts);
                 pass(first, count).run(&shape, &pointers, &grid);
             });
-            lock(&self.spare).push(workspace);
             first += count;
         }
+        lock(&self.spare).push(workspaces);
     }
 
-    fn workspace(&self) -> Workspace {
-        lock(&self.spare).pop().unwrap_or_default()
+    /// A workspace for each of some threads; which has been used for what is the same at every pass, so
+    /// that all have grown by the second.
+    fn workspaces(&self, threads: usize) -> Vec<Mutex<Workspace>> {
+        let mut workspaces = lock(&self.spare).pop().unwrap_or_default();
+        if workspaces.len() < threads {
+            workspaces.resize_with(threads, Mutex::default);
+        }
+        workspaces
     }
 
     fn table(&self, grid: (usize, usize)) -> Arc<Vec<f32>> {

@@ -128,8 +128,8 @@ pub struct Weights {
     file: WeightsFile,
     config: VitConfig,
     layout: Layout,
-    /// Known once it has been asked for.
-    sha256: OnceLock<String>,
+    /// Known once it has been asked for; who asks meanwhile waits.
+    sha256: OnceLock<std::io::Result<String>>,
     parameters: Vec<Parameter>,
 }
 
@@ -205,11 +205,13 @@ impl Weights {
     /// # Errors
     /// The file cannot be read any more.
     pub fn sha256(&self) -> Result<&str, WeightsError> {
-        if let Some(known) = self.sha256.get() {
-            return Ok(known);
+        match self.sha256.get_or_init(|| self.file.sha256()) {
+            Ok(sha256) => Ok(sha256),
+            Err(error) => Err(WeightsError::Io {
+                path: self.path().to_path_buf(),
+                source: std::io::Error::new(error.kind(), error.to_string()),
+            }),
         }
-        let sha256 = self.file.sha256()?;
-        Ok(self.sha256.get_or_init(|| sha256))
     }
 
     /// The file itself.

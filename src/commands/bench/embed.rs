@@ -75,8 +75,10 @@ impl Bench {
             IsaArg::Amx => Isa::Amx,
         });
         let device = engine::open_device(&settings.device)?;
-        let model =
-            DinoEmbedder::from_weights(&weights, &ModelOptions { isa, ..options }, &device)?;
+        // As it would be opened for work, unless another set is only tried out.
+        let packed_weights = settings.packed_weights().filter(|_| isa.is_none());
+        let options = ModelOptions { isa, packed_weights, ..options };
+        let model = DinoEmbedder::from_weights(&weights, &options, &device)?;
         // Any picture will do: the time does not depend on what it shows.
         let values = (0..512 * 512 * 3).map(|i: u32| (i.wrapping_mul(i) >> 7) as u8).collect();
         let picture = RgbImage::from_raw(512, 512, values)

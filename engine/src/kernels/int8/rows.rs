@@ -27,7 +27,7 @@ pub(crate) struct Quantise {
     pub from_tile_row: usize,
     pub rows: usize,
     pub width: usize,
-    pub left: Left,
+    pub left: Left<'static>,
     pub to: *mut f32,
     pub to_tile_row: usize,
     /// One a row.

@@ -42,7 +42,7 @@ struct Rows {
 }
 
 impl Rows {
-    fn of(float: &Kernel, int8: &Int8, x: &[f32], inner: usize, left: Left) -> Self {
+    fn of(float: &Kernel, int8: &Int8, x: &[f32], inner: usize, left: Left<'static>) -> Self {
         let (count, depth) = (x.len() / inner, inner.div_ceil(4 * BLOCK));
         let from_depth = inner.div_ceil(2 * BLOCK);
         let tile_rows = count.next_multiple_of(2 * BLOCK) / BLOCK;
@@ -123,7 +123,13 @@ impl Rows {
 }
 
 /// What the product must be, from the bytes.
-fn expected(rows: &Rows, count: usize, weights: &[f32], inner: usize, left: Left) -> Vec<f32> {
+fn expected(
+    rows: &Rows,
+    count: usize,
+    weights: &[f32],
+    inner: usize,
+    left: Left<'static>,
+) -> Vec<f32> {
     let columns = weights.len() / inner;
     let mut bytes = vec![0i8; weights.len()];
     let scales: Vec<f32> = weights
@@ -143,7 +149,14 @@ fn expected(rows: &Rows, count: usize, weights: &[f32], inner: usize, left: Left
     out
 }
 
-fn check(rows: usize, inner: usize, columns: usize, left: Left, x: &[f32], weights: &[f32]) {
+fn check(
+    rows: usize,
+    inner: usize,
+    columns: usize,
+    left: Left<'static>,
+    x: &[f32],
+    weights: &[f32],
+) {
     let mut first: Option<Rows> = None;
     for (isa, float, int8) in tables() {
         let case = format!("{isa:?} {int8:?}: {rows} x {inner} x {columns} {left:?}");
@@ -175,7 +188,7 @@ fn products_have_the_same_bits_on_every_instruction_set() {
     for left in [Left::Signed, Left::Gelu] {
         // GELU's values are not below its least.
         let x: Vec<f32> = match left {
-            Left::Normed | Left::Signed => x.clone(),
+            Left::Normed(_) | Left::Signed => x.clone(),
             Left::Gelu => x.iter().map(|x| if *x < -0.9 { 8.0 } else { x.max(-0.16) }).collect(),
         };
         for (rows, inner, columns) in [
@@ -224,7 +237,7 @@ fn bytes_are_within_half_a_step_and_the_bias_makes_up_for_gelus_least_value() {
             for r in 0..count {
                 let scale = rows.scales[r];
                 let (offset, least) = match left {
-                    Left::Normed | Left::Signed => (-128.0, 0.0),
+                    Left::Normed(_) | Left::Signed => (-128.0, 0.0),
                     Left::Gelu => (0.0, GELU_LEAST),
                 };
                 let mut values = Vec::new();
@@ -301,13 +314,21 @@ fn factors_of_normed_rows_are_taken_from_the_weights_again() {
     // A channel with small weights, and one that is not used.
     weights.iter_mut().skip(3).step_by(inner).for_each(|w| *w *= 1e-3);
     weights.iter_mut().skip(4).step_by(inner).for_each(|w| *w = 0.0);
+    let mut seen = vec![1f32; inner];
+    // A channel with outliers, and one of which nothing is known.
+    (seen[5], seen[6]) = (8.0, f32::NAN);
     for (isa, float, int8) in tables() {
         let row = |column: usize| &weights[column * inner..(column + 1) * inner];
         let bias = vec![0.0; 48];
-        let matrix = Matrix::pack_bytes(float, int8.panel, inner, bias, Left::Normed, row);
+        let left = Left::Normed(&seen);
+        let matrix = Matrix::pack_bytes(float, int8.panel, inner, bias, left, row);
         let factors = matrix.factors();
-        assert!(factors[3] < 0.05 * factors[0] && factors[4] > 0.0, "{isa:?}");
-        let x = noise(5 * inner, 8);
+        assert!(factors[3] < 0.1 * factors[0] && factors[4] > 0.0, "{isa:?}");
+        assert!(factors[5] < 0.4 * factors[0] && factors[6].is_finite(), "{isa:?}");
+        let digits = factors.iter().map(|f| f.to_bits() << 12);
+        assert!(digits.into_iter().all(|rest| rest == 0), "{isa:?}");
+        let mut x = noise(5 * inner, 8);
+        x.iter_mut().skip(5).step_by(inner).for_each(|x| *x *= 8.0);
         let scaled: Vec<f32> = x.iter().zip(factors.iter().cycle()).map(|(x, f)| x * f).collect();
         let rows = Rows::of(float, int8, &scaled, inner, Left::Signed);
         let got = rows.times(float, int8, &matrix, 5);
@@ -315,7 +336,7 @@ fn factors_of_normed_rows_are_taken_from_the_weights_again() {
             for column in 0..48 {
                 let want: f32 = x.iter().zip(row(column)).map(|(x, w)| x * w).sum();
                 let got = got[r * 48 + column];
-                assert!((got - want).abs() <= 0.1, "{isa:?} {r} {column}: {got} not {want}");
+                assert!((got - want).abs() <= 0.25, "{isa:?} {r} {column}: {got} not {want}");
             }
         }
     }

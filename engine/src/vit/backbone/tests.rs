@@ -183,7 +183,7 @@ fn real_weights_agree_with_pytorch_and_candle_in_every_precision() {
 #[test]
 fn what_cannot_be_computed_is_refused_and_says_why() {
     let weights = open("plain");
-    let place = |precision, isa| Placement { device: &Device::Cpu, precision, isa };
+    let place = |precision, isa| Placement { device: &Device::Cpu, precision, isa, packed: None };
     let message = |place| {
         let loaded = Backbone::load(&weights, PosEmbedRule::Published, place);
         loaded.err().map(|error| error.to_string()).unwrap_or_default()

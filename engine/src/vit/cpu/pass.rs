@@ -12,12 +12,13 @@ use std::ops::Range;
 use super::super::config::{FfnKind, PATCH_SIZE, VitConfig};
 use super::Tokens;
 use super::attention::Attention;
+use super::calibrate::Seen;
 use super::product::Factor;
 use super::stages::{Clock, Stage, Stages};
-use super::weights::{Block, Kernels, Packed, hidden_left};
+use super::weights::{Kernels, Packed, hidden_left};
 use super::workspace::{Own, PATCH_VALUES, Pointers, Shape};
 use crate::kernels::elementwise;
-use crate::kernels::{BLOCK, Barrier, Left, Scatter, Sums, Tiles};
+use crate::kernels::{BLOCK, Barrier, Left, Scatter, Sums, Team, Tiles};
 
 /// Fewest rows of a part.
 const PART_ROWS: usize = 16;
@@ -31,8 +32,8 @@ pub(super) struct Grid<'a> {
     column: usize,
     columns: usize,
     /// All threads of the pass, and those of this part.
-    whole: &'a Barrier<'a>,
-    pub(super) rows: &'a Barrier<'a>,
+    whole: Barrier<'a>,
+    pub(super) rows: Barrier<'a>,
 }
 
 impl<'a> Grid<'a> {
@@ -42,16 +43,12 @@ impl<'a> Grid<'a> {
         (1..=threads).rev().find(fits).unwrap_or(1)
     }
 
-    pub(super) fn new(
-        index: usize,
-        threads: usize,
-        parts: usize,
-        whole: &'a Barrier<'a>,
-        rows: &'a [Barrier<'a>],
-    ) -> Self {
+    /// The place of thread `index` of `threads` of a team, which share `parts` parts.
+    pub(super) fn new(team: &'a Team, index: usize, threads: usize, parts: usize) -> Self {
         let columns = threads / parts;
         let part = index / columns;
-        Self { index, threads, part, column: index % columns, columns, whole, rows: &rows[part] }
+        let (whole, rows) = (team.barrier(0, threads), team.barrier(1 + part, columns));
+        Self { index, threads, part, column: index % columns, columns, whole, rows }
     }
 
     /// The same threads as one part.
@@ -88,6 +85,8 @@ pub(super) struct Pass<'a> {
     /// Values from a layer's result to the next's.
     pub(super) layer_stride: usize,
     pub(super) stages: &'a Stages,
+    /// Who looks at the rows before norms, if anybody.
+    pub(super) seen: Option<&'a Seen>,
 }
 
 /// Rows that are taken through a block together: of the residual stream, and where attention left
@@ -111,11 +110,11 @@ impl Pass<'_> {
             let rows = start..part.end.min(start + shape.block_rows);
             self.embed(shape, buffers, grid, &own, rows.clone());
             clock.lap(Stage::Patches);
-            self.attention_input(shape, buffers, grid, &own, &self.packed.blocks[0], rows);
+            self.attention_input(shape, buffers, grid, &own, 0, rows);
             clock.lap(Stage::Qkv);
             grid.rows.wait();
         }
-        for (index, block) in self.packed.blocks.iter().enumerate().take(last + 1) {
+        for index in 0..=last {
             let cls_only = self.wanted == Tokens::Cls && index == last;
             grid.whole.wait();
             clock.lap(Stage::Wait);
@@ -125,7 +124,7 @@ impl Pass<'_> {
             grid.whole.wait();
             clock.lap(Stage::Wait);
             if cls_only {
-                self.finish_cls(shape, buffers, grid.joined(), (&own, &mut clock), block);
+                self.finish_cls(shape, buffers, grid.joined(), (&own, &mut clock), index);
                 break;
             }
             for start in starts() {
@@ -136,7 +135,7 @@ impl Pass<'_> {
                     mixed: buffers.mixed(grid.part).wrapping_add(local * shape.depth * BLOCK),
                     count: rows.len(),
                 };
-                self.through_block(shape, buffers, grid, (&own, &mut clock), block, taken);
+                self.through_block(shape, buffers, grid, (&own, &mut clock), index, taken);
                 for (at, _) in self.layers.iter().enumerate().filter(|&(_, &l)| l == index) {
                     for row in grid.share(rows.len()) {
                         let to = at * self.layer_stride + (start + row) * shape.width;
@@ -145,8 +144,7 @@ impl Pass<'_> {
                 }
                 clock.lap(Stage::Norm);
                 if index < last {
-                    let next = &self.packed.blocks[index + 1];
-                    self.attention_input(shape, buffers, grid, &own, next, rows);
+                    self.attention_input(shape, buffers, grid, &own, index + 1, rows);
                     clock.lap(Stage::Qkv);
                 }
             }
@@ -214,10 +212,12 @@ impl Pass<'_> {
         buffers: &Pointers,
         grid: &Grid<'_>,
         own: &Own,
-        block: &Block,
+        index: usize,
         rows: Range<usize>,
     ) {
+        let block = &self.packed.blocks[index];
         let x = buffers.x(shape, rows.start);
+        self.look(shape, grid, (x, rows.len()), index, 0);
         let normed = self.normalise(shape, buffers, grid, (x, rows.len()), &block.qkv);
         let per_lane = self.kernels.float.per_lane;
         let head_width = shape.width / shape.heads;
@@ -253,6 +253,24 @@ impl Pass<'_> {
         });
     }
 
+    /// Shows this thread's rows to whoever looks, before norm `norm` of block `index`.
+    fn look(
+        &self,
+        shape: &Shape,
+        grid: &Grid<'_>,
+        (x, rows): (*const f32, usize),
+        index: usize,
+        norm: usize,
+    ) {
+        let Some(seen) = self.seen else { return };
+        for row in grid.share(rows) {
+            let row = x.wrapping_add(row * shape.stride());
+            // SAFETY: a row of the residual stream, which no thread writes now.
+            let row = unsafe { std::slice::from_raw_parts(row, shape.width) };
+            seen.add(index, norm, row);
+        }
+    }
+
     /// Rows through the rest of a block, from attention's result on.
     fn through_block(
         &self,
@@ -260,9 +278,10 @@ impl Pass<'_> {
         buffers: &Pointers,
         grid: &Grid<'_>,
         (own, clock): (&Own, &mut Clock<'_>),
-        block: &Block,
+        index: usize,
         rows: Rows,
     ) {
+        let block = &self.packed.blocks[index];
         let stride = shape.stride();
         let add = |sums: Sums, row: usize, column: usize| {
             let x = rows.x.wrapping_add(row * stride + column);
@@ -274,6 +293,7 @@ impl Pass<'_> {
         self.product(own, grid, mixed, rows.count, &block.proj, &mut { add });
         grid.rows.wait();
         clock.lap(Stage::Projection);
+        self.look(shape, grid, (rows.x, rows.count), index, 1);
         let normed = self.normalise(shape, buffers, grid, (rows.x, rows.count), &block.up);
         let hidden = buffers.hidden(grid.part);
         let tile_row = shape.hidden_depth * BLOCK * BLOCK;
@@ -311,7 +331,7 @@ impl Pass<'_> {
         buffers: &Pointers,
         grid: Grid<'_>,
         (own, clock): (&Own, &mut Clock<'_>),
-        block: &Block,
+        index: usize,
     ) {
         let gathered = |image: usize| buffers.x(shape, shape.rows + image);
         for image in grid.share(shape.images) {
@@ -324,7 +344,7 @@ impl Pass<'_> {
             let count = (shape.images - start).min(shape.block_rows);
             let mixed = buffers.mixed(0).wrapping_add(start * shape.depth * BLOCK);
             let rows = Rows { x: gathered(start), mixed, count };
-            self.through_block(shape, buffers, &grid, (own, &mut *clock), block, rows);
+            self.through_block(shape, buffers, &grid, (own, &mut *clock), index, rows);
             for row in grid.share(count) {
                 self.final_norm(shape, gathered(start + row), (start + row) * shape.width);
             }

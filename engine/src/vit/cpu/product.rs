@@ -66,7 +66,7 @@ impl Pass<'_> {
         buffers: &Pointers,
         grid: &Grid<'_>,
         (from, depth, rows): (*const f32, usize, usize),
-        left: Left,
+        left: Left<'static>,
         matrix: &Matrix,
     ) -> Factor {
         let Some(int8) = self.kernels.int8.filter(|_| matrix.takes_bytes()) else {

@@ -1,10 +1,13 @@
 //! A backbone's parameters, with everything that only scales or shifts them folded in, packed for
 //! the kernels.
 
+mod stored;
+
 use rayon::prelude::*;
 
 use super::super::config::{FfnKind, PATCH_SIZE, VitConfig};
-use crate::kernels::{BLOCK, Int8, Kernel, Left, Matrix};
+use super::calibrate::Largest;
+use crate::kernels::{BLOCK, Int8, Kernel, Left, Matrix, Plan};
 
 /// All parameters of a backbone.
 pub(super) struct Packed {
@@ -64,21 +67,24 @@ impl Linear {
         }
     }
 
-    fn pack(&self, kernels: Kernels, left: Left) -> Matrix {
-        self.pack_columns(kernels, left, kernels.panel(), self.bias.len(), Some)
+    fn pack(&self, kernels: Kernels, plan: Plan, left: Left<'_>) -> Matrix {
+        self.pack_columns(kernels, plan, left, Some)
     }
 
     /// Packs the columns of a feed-forward network's first layer, which are filled up to whole
     /// tiles of the second one's inner axis; the two halves of SwiGLU alternate by blocks.
-    fn pack_hidden(&self, kernels: Kernels, ffn: FfnKind, hidden: usize) -> Matrix {
-        let padded = hidden.next_multiple_of(BLOCK * kernels.float.per_lane);
+    fn pack_hidden(
+        &self,
+        kernels: Kernels,
+        plan: Plan,
+        left: Left<'_>,
+        (ffn, hidden): (FfnKind, usize),
+    ) -> Matrix {
         match ffn {
-            FfnKind::Mlp => {
-                self.pack_columns(kernels, Left::Normed, kernels.panel(), padded, |column| {
-                    Some(column).filter(|&column| column < hidden)
-                })
-            }
-            FfnKind::SwiGlu => self.pack_columns(kernels, Left::Normed, 2, 2 * padded, |column| {
+            FfnKind::Mlp => self.pack_columns(kernels, plan, left, |column| {
+                Some(column).filter(|&column| column < hidden)
+            }),
+            FfnKind::SwiGlu => self.pack_columns(kernels, plan, left, |column| {
                 let (block, inside) = (column / BLOCK, column % BLOCK);
                 let of_half = block / 2 * BLOCK + inside;
                 (of_half < hidden).then_some(block % 2 * hidden + of_half)
@@ -86,22 +92,22 @@ impl Linear {
         }
     }
 
-    /// Packs so many columns: each that which `source` names, or zeros.
+    /// Packs the planned columns: each that which `source` names, or zeros.
     fn pack_columns(
         &self,
         kernels: Kernels,
-        left: Left,
-        panel: usize,
-        columns: usize,
+        plan: Plan,
+        left: Left<'_>,
         source: impl Fn(usize) -> Option<usize> + Sync,
     ) -> Matrix {
-        let zeros = vec![0f32; self.inner];
+        let Plan { panel, inner, columns, bytes } = plan;
+        let zeros = vec![0f32; inner];
         let bias = (0..columns).map(|column| source(column).map_or(0.0, |at| self.bias[at]));
         let (bias, float) = (bias.collect(), kernels.float);
         let row = |column| source(column).map_or(&zeros[..], |at| self.row(at));
-        match kernels.int8 {
-            Some(_) => Matrix::pack_bytes(float, panel, self.inner, bias, left, row),
-            None => Matrix::pack(float, panel, self.inner, bias, row),
+        match bytes {
+            true => Matrix::pack_bytes(float, panel, inner, bias, left, row),
+            false => Matrix::pack(float, panel, inner, bias, row),
         }
     }
 }
@@ -118,34 +124,53 @@ impl Kernels {
     pub(super) fn panel(self) -> usize {
         self.int8.map_or(self.float.panel, |int8| int8.panel)
     }
+
+    /// What the patch embedding's matrix will be.
+    fn patch_plan(self, config: &VitConfig) -> Plan {
+        let inner = 3 * PATCH_SIZE * PATCH_SIZE;
+        Plan { panel: self.float.panel, inner, columns: config.embed_dim, bytes: false }
+    }
+
+    /// What the matrices of block `index` will be, in the order of its fields. Bytes are too coarse for
+    /// the first block, where drawings lose most, and not needed in the last one after its attention:
+    /// that is computed for CLS alone (docs/performance.md).
+    fn plans(self, config: &VitConfig, index: usize) -> [Plan; 4] {
+        let (dim, hidden) = (config.embed_dim, config.ffn_hidden_dim);
+        let padded = hidden.next_multiple_of(BLOCK * self.float.per_lane);
+        let plan = |bytes: bool, inner, columns| match self.int8.filter(|_| bytes && index > 0) {
+            Some(int8) => Plan { panel: int8.panel, inner, columns, bytes },
+            None => Plan { panel: self.float.panel, inner, columns, bytes: false },
+        };
+        let inside = index + 1 < config.depth;
+        let up = match config.ffn {
+            FfnKind::Mlp => plan(inside, dim, padded),
+            FfnKind::SwiGlu => Plan { panel: 2, ..plan(inside, dim, 2 * padded) },
+        };
+        [plan(true, dim, 3 * dim), plan(inside, dim, dim), up, plan(inside, hidden, dim)]
+    }
 }
 
 impl Packed {
     /// `values` hands out parameters by canonical name, in f32; CLS then carries its position
-    /// embedding already, and `pos_embed` is that of the patches alone.
+    /// embedding already, and `pos_embed` is that of the patches alone. `largest` is for bytes.
     pub(super) fn load<E: Send>(
         config: &VitConfig,
         kernels: Kernels,
         values: &(dyn Fn(&str) -> Result<Vec<f32>, E> + Sync),
+        largest: Option<&Largest>,
     ) -> Result<Self, E> {
-        let kernel = kernels.float;
-        let kernels_of = |index: usize| Kernels {
-            // Bytes are too coarse for the first block: drawings lose most there (docs/performance.md).
-            int8: kernels.int8.filter(|_| index > 0),
-            ..kernels
-        };
         let blocks = (0..config.depth)
             .into_par_iter()
-            .map(|index| Block::load(config, kernels_of(index), index, values))
+            .map(|index| Block::load(config, kernels, index, values, largest))
             .collect::<Result<_, E>>()?;
-        let inner = 3 * PATCH_SIZE * PATCH_SIZE;
+        let Plan { panel, inner, .. } = kernels.patch_plan(config);
         let patch = values("patch_embed.proj.weight")?;
         // Its bias is part of the table of positions.
         let bias = vec![0.0; config.embed_dim];
         let mut prefix = values("cls_token")?;
         prefix.extend(values("register_tokens")?);
         Ok(Self {
-            patch: Matrix::pack(kernel, kernel.panel, inner, bias, |row| {
+            patch: Matrix::pack(kernels.float, panel, inner, bias, |row| {
                 &patch[row * inner..(row + 1) * inner]
             }),
             patch_bias: values("patch_embed.proj.bias")?,
@@ -171,6 +196,7 @@ impl Block {
         kernels: Kernels,
         index: usize,
         values: &(dyn Fn(&str) -> Result<Vec<f32>, E> + Sync),
+        largest: Option<&Largest>,
     ) -> Result<Self, E> {
         let value = |part: &str| values(&format!("blocks.{index}.{part}"));
         let linear = |name: &str, inner: usize| -> Result<Linear, E> {
@@ -193,17 +219,20 @@ impl Block {
         up.after_norm(&value("norm2.weight")?, &value("norm2.bias")?);
         let mut down = linear(down_name, hidden)?;
         down.scale(&value("ls2.gamma")?);
+        let plans = kernels.plans(config, index);
+        let normed =
+            |norm| Left::Normed(largest.map_or(&[], |largest| largest.of_norm(index, norm)));
         Ok(Self {
-            qkv: qkv.pack(kernels, Left::Normed),
-            proj: proj.pack(kernels, Left::Signed),
-            up: up.pack_hidden(kernels, config.ffn, hidden),
-            down: down.pack(kernels, hidden_left(config.ffn)),
+            qkv: qkv.pack(kernels, plans[0], normed(0)),
+            proj: proj.pack(kernels, plans[1], Left::Signed),
+            up: up.pack_hidden(kernels, plans[2], normed(1), (config.ffn, hidden)),
+            down: down.pack(kernels, plans[3], hidden_left(config.ffn)),
         })
     }
 }
 
 /// How the rows between the layers of a feed-forward network are stored as bytes.
-pub(super) fn hidden_left(ffn: FfnKind) -> Left {
+pub(super) fn hidden_left(ffn: FfnKind) -> Left<'static> {
     match ffn {
         FfnKind::Mlp => Left::Gelu,
         FfnKind::SwiGlu => Left::Signed,

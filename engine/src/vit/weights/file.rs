@@ -209,14 +209,12 @@ impl WeightsFile {
         &self.tensors
     }
 
-    pub(super) fn sha256(&self) -> Result<String, WeightsError> {
+    pub(super) fn sha256(&self) -> std::io::Result<String> {
         let mut hasher = Sha256::new();
         match &self.container {
             Container::Safetensors(map) => hasher.update(&**map),
             Container::Pickle(_) => {
-                File::open(&self.path)
-                    .and_then(|mut file| std::io::copy(&mut file, &mut hasher))
-                    .map_err(|source| WeightsError::Io { path: self.path.clone(), source })?;
+                std::io::copy(&mut File::open(&self.path)?, &mut hasher)?;
             }
         }
         Ok(format!("{:x}", hasher.finalize()))
