@@ -14,6 +14,9 @@ mod ffn;
 mod block;
 mod model;
 pub(crate) mod cpu;
+// Without CUDA there is nobody to use it but its tests.
+#[cfg(any(test, feature = "cuda"))]
+pub(crate) mod gpu;
 pub(crate) mod backbone;
 
 pub use config::{FfnKind, PosEmbedRule, VARIANTS, Variant, VitConfig};

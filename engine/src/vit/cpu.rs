@@ -92,6 +92,7 @@ impl CpuVit {
         let unit = match precision {
             Precision::F32 => BLOCK,
             Precision::Bf16 | Precision::Int8 => 2 * BLOCK,
+            Precision::F16 => return false,
         };
         let head = config.embed_dim.checked_div(config.num_heads).unwrap_or(0);
         head > 0 && head.is_multiple_of(unit) && head * config.num_heads == config.embed_dim
