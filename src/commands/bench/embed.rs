@@ -131,9 +131,10 @@ impl Bench {
                     print(&times.join(" "))?;
                 }
                 (Some(&"rss"), ..) => print(&format!("{}", memory().resident))?,
+                (Some(&"batch"), ..) => print(&format!("{}", self.model.batch()))?,
                 (Some(&"quit"), ..) => break,
                 _ => {
-                    let asked = format!("`{line}` is not `run BATCH ROUNDS`, `rss` or `quit`");
+                    let asked = format!("`{line}` is not `run BATCH ROUNDS`, `batch`, `rss` or `quit`");
                     return Err(Failure::Usage(asked));
                 }
             }

@@ -209,17 +209,16 @@ impl<T: Element> Machine for Cuda<T> {
 
     fn stage(&mut self, slot: usize, pictures: &[&[u8]]) -> Result<(), Fault> {
         let bytes = pictures.iter().map(|picture| picture.len()).sum();
-        let place = &mut self.slots[slot];
-        let slot = match place {
-            Some(slot) if slot.holds(bytes) => slot,
-            _ => {
-                self.graphs.clear();
-                // The old one first: there may not be room for both.
-                *place = None;
-                place.insert(Slot::new(&self.stream, bytes).map_err(of_driver)?)
-            }
-        };
-        slot.fill(&self.copies, pictures).map_err(of_driver)
+        if !self.slots[slot].as_ref().is_some_and(|place| place.holds(bytes)) {
+            self.forget();
+            // The old one first: there may not be room for both.
+            self.slots[slot] = None;
+            self.slots[slot] = Some(Slot::new(&self.stream, bytes).map_err(of_driver)?);
+        }
+        match &mut self.slots[slot] {
+            Some(place) => place.fill(&self.copies, pictures).map_err(of_driver),
+            None => Ok(()),
+        }
     }
 
     fn await_slot(&mut self, slot: usize) -> Result<(), Fault> {

@@ -6,7 +6,7 @@ use candle_core::CudaStorage;
 use candle_core::cuda_backend::cudarc::driver::sys::CUdeviceptr;
 use candle_core::cuda_backend::cudarc::driver::{CudaSlice, LaunchConfig, PushKernelArg};
 
-use super::super::machine::{Fault, Heads};
+use super::super::machine::{Fault, Heads, Machine};
 use super::super::plan::Pieces;
 use super::element::Element;
 use super::fault::of_driver;
@@ -84,7 +84,7 @@ impl<T: Element> Cuda<T> {
         if self.scores.as_ref().is_some_and(|(scores, _)| scores.len() >= values) {
             return Ok(());
         }
-        self.graphs.clear();
+        self.forget();
         self.scores = None;
         // SAFETY: written by the product and by `softmax_*` before they are read.
         let made = unsafe { (self.stream.alloc(values), self.stream.alloc(values)) };
