@@ -34,10 +34,14 @@ fn compile() -> Result<(), String> {
         .output()
         .map_err(|error| {
             let nvcc = nvcc.display();
-            format!("{nvcc}: {error}; set NVCC or CUDA_HOME, or use tools/build-cuda.sh (docs/gpu.md)")
+            format!(
+                "{nvcc}: {error}; set NVCC or CUDA_HOME, or use tools/build-cuda.sh (docs/gpu.md)"
+            )
         })?;
     match output.status.success() {
         true => Ok(()),
-        false => Err(format!("{} says: {}", nvcc.display(), String::from_utf8_lossy(&output.stderr))),
+        false => {
+            Err(format!("{} says: {}", nvcc.display(), String::from_utf8_lossy(&output.stderr)))
+        }
     }
 }

@@ -51,7 +51,9 @@ impl Devices {
             return Ok(Self::CPU);
         }
         let count = match (count(), &named) {
-            (Ok(0), Named::Auto) => return Ok(Self { fell_back: Some(NO_GPU.into()), ..Self::CPU }),
+            (Ok(0), Named::Auto) => {
+                return Ok(Self { fell_back: Some(NO_GPU.into()), ..Self::CPU });
+            }
             (Ok(0), _) => return Err(error(format!("{NO_GPU}; use --device cpu, or auto"))),
             (Ok(count), _) => count,
             (Err(reason), Named::Auto) => {
@@ -191,7 +193,8 @@ mod tests {
     fn unknown_names_are_refused_and_the_cpu_is_always_there() {
         assert!(open_device("cpu").is_ok());
         assert_eq!(Devices::open("cpu").ok(), Some(Devices::CPU));
-        for bad in ["gpu", "cuda:", "cuda:x", "cuda:+1", "cuda:0,", "cuda:1,1", "cuda0", "CPU", ""] {
+        for bad in ["gpu", "cuda:", "cuda:x", "cuda:+1", "cuda:0,", "cuda:1,1", "cuda0", "CPU", ""]
+        {
             let message = message(bad, Ok(8));
             assert!(message.contains("auto, cpu, cuda"), "{bad}: {message}");
         }

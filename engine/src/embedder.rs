@@ -244,11 +244,7 @@ impl DinoEmbedder {
     ///
     /// # Errors
     /// The weights are unsound, do not fit the device, or cannot be computed as the options say.
-    pub fn open(
-        path: &Path,
-        options: &ModelOptions,
-        devices: impl Into<Devices>,
-    ) -> Result<Self> {
+    pub fn open(path: &Path, options: &ModelOptions, devices: impl Into<Devices>) -> Result<Self> {
         Self::from_weights(&Weights::open(path)?, options, devices)
     }
 
@@ -437,7 +433,8 @@ mod tests {
 
     #[test]
     fn bytes_and_values_of_a_picture_are_each_others() {
-        let picture = RgbImage::from_fn(28, 28, |x, y| image::Rgb([x as u8, y as u8, (9 * x * y) as u8]));
+        let picture =
+            RgbImage::from_fn(28, 28, |x, y| image::Rgb([x as u8, y as u8, (9 * x * y) as u8]));
         let values = crate::preprocess::normalise(&picture);
         let Pixels(rgb) = bytes(picture.clone());
         assert_eq!(rgb.chw(), values);

@@ -82,7 +82,8 @@ fn draw_weights(config: &VitConfig, to: &Path) -> Result {
     let mut bytes = HashMap::new();
     for (name, shape, mean, scale) in &shapes {
         let count: usize = shape.iter().product();
-        let values = (0..count).flat_map(|_| f16::from_f32(mean + scale * lot.draw()).to_le_bytes());
+        let values =
+            (0..count).flat_map(|_| f16::from_f32(mean + scale * lot.draw()).to_le_bytes());
         bytes.insert(name.clone(), values.collect::<Vec<u8>>());
     }
     let views = shapes.iter().map(|(name, shape, ..)| {
@@ -185,8 +186,7 @@ fn all_that_a_model_gives_agrees() -> Result {
         assert_eq!(a.len(), b.len());
         a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
     };
-    let (theirs, ours) =
-        (cpu.embed_dense(&pixels(&cpu)?)?, on_gpu.embed_dense(&pixels(&on_gpu)?)?);
+    let (theirs, ours) = (cpu.embed_dense(&pixels(&cpu)?)?, on_gpu.embed_dense(&pixels(&on_gpu)?)?);
     for (a, b) in theirs.iter().zip(&ours) {
         assert!(furthest(&a.patch_tokens, &b.patch_tokens) < 1e-2);
         assert!(a.embedding.similarity(&b.embedding) > 0.999_99);

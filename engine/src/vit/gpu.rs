@@ -114,10 +114,9 @@ impl GpuVit {
             }
         };
         let ask = Ask { side, layers: layers.to_vec(), cls_only };
-        let jobs = pictures.chunks(share.max(1)).map(|some| Job::Embed {
-            pictures: some.to_vec(),
-            ask: ask.clone(),
-        });
+        let jobs = pictures
+            .chunks(share.max(1))
+            .map(|some| Job::Embed { pictures: some.to_vec(), ask: ask.clone() });
         let mut all = vec![Vec::new(); layers.len()];
         for done in self.owners.run(jobs.collect()).map_err(undone)? {
             if let Done::Values(values) = done {

@@ -82,8 +82,7 @@ impl Bench {
             IsaArg::Amx => Isa::Amx,
         });
         let devices = embedder::devices(settings)?;
-        let precision =
-            args.matmul.map_or(embedder::default_precision(&devices), Precision::from);
+        let precision = args.matmul.map_or(embedder::default_precision(&devices), Precision::from);
         let cuda_graphs = settings.cuda_graphs;
         let options = ModelOptions { isa, precision, cuda_graphs, ..options };
         let model = DinoEmbedder::from_weights(&weights, &options, &devices)?;
@@ -134,7 +133,8 @@ impl Bench {
                 (Some(&"batch"), ..) => print(&format!("{}", self.model.batch()))?,
                 (Some(&"quit"), ..) => break,
                 _ => {
-                    let asked = format!("`{line}` is not `run BATCH ROUNDS`, `batch`, `rss` or `quit`");
+                    let asked =
+                        format!("`{line}` is not `run BATCH ROUNDS`, `batch`, `rss` or `quit`");
                     return Err(Failure::Usage(asked));
                 }
             }
@@ -155,9 +155,7 @@ impl Bench {
         let gpu = self.model.gpu_peak()?;
         let peak = match &gpu {
             Some((_, peak)) => Some(*peak),
-            None => isa.and_then(|isa| {
-                engine::kernels::peak(isa, identity.precision, PEAK_TIME)
-            }),
+            None => isa.and_then(|isa| engine::kernels::peak(isa, identity.precision, PEAK_TIME)),
         };
         let gpus = gpu.map(|(names, _)| names);
         let device = gpus.as_deref().or(isa.map(Isa::name)).unwrap_or("candle");

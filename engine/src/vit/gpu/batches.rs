@@ -148,9 +148,12 @@ mod tests {
         assert_eq!(sizes, [8, 4, 2, 1]);
         assert_eq!(backing_off(0, &mut limit, |_, _| Err(Fault::OutOfMemory)), Ok(()));
         limit = 0;
-        assert_eq!(backing_off(2, &mut limit, |batch, _| {
-            assert_eq!(batch.len(), 1);
+        assert_eq!(
+            backing_off(2, &mut limit, |batch, _| {
+                assert_eq!(batch.len(), 1);
+                Ok(())
+            }),
             Ok(())
-        }), Ok(()));
+        );
     }
 }

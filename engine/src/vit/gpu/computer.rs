@@ -217,7 +217,9 @@ impl<M: Machine> Computer<M> {
         };
         let key = recording(slot, count, ask, self.config.depth)
             .filter(|_| self.recordings && count <= MOST_RECORDED);
-        let Some(key) = key else { return resident.launch(machine, space, (slot, count), ask, out) };
+        let Some(key) = key else {
+            return resident.launch(machine, space, (slot, count), ask, out);
+        };
         if machine.replay(key)? {
             return Ok(());
         }
@@ -244,7 +246,8 @@ impl<M: Machine> Computer<M> {
         let (narrow, in_pieces) =
             (self.machine.narrow_bytes(), in_pieces(&self.machine, &self.config));
         let needed = Sizes::of(&self.config, 1, side).bytes(narrow, in_pieces);
-        let free = self.machine.memory().map_or_else(|_| "unknown".to_owned(), |(free, _)| gib(free));
+        let free =
+            self.machine.memory().map_or_else(|_| "unknown".to_owned(), |(free, _)| gib(free));
         Fault::Refused(format!(
             "a single picture of {side} px needs {} of its memory, of which {free} are free; use a \
              smaller --size, end other programs on it, or use --device cpu",
@@ -348,6 +351,7 @@ fn noise(count: usize) -> Vec<f32> {
 fn made_up(side: usize) -> Vec<Arc<[u8]>> {
     let values = side * side * 3;
     let noisy = noise(values).iter().map(|value| (value * 127.0 + 128.0) as u8).collect();
-    let slope = (0..values).map(|i| ((i / 3 % side + i / 3 / side) * 255 / (2 * side)) as u8).collect();
+    let slope =
+        (0..values).map(|i| ((i / 3 % side + i / 3 / side) * 255 / (2 * side)) as u8).collect();
     [vec![0; values], vec![255; values], noisy, slope].map(Arc::<[u8]>::from).to_vec()
 }

@@ -86,7 +86,9 @@ fn address<V>(buffer: &CudaSlice<V>, stream: &CudaStream) -> CUdeviceptr {
 
 fn rows_of_threads(rows: usize, shared: usize) -> Result<LaunchConfig, Fault> {
     let rows = i32::try_from(rows).map_err(|_| {
-        Fault::Refused(format!("{rows} rows are more than a GPU takes at a time; use smaller batches"))
+        Fault::Refused(format!(
+            "{rows} rows are more than a GPU takes at a time; use smaller batches"
+        ))
     })?;
     Ok(LaunchConfig {
         grid_dim: (rows.unsigned_abs(), 1, 1),

@@ -121,9 +121,8 @@ impl Folded {
 
     /// The largest magnitude among the matrices.
     pub(crate) fn largest(&self) -> f32 {
-        let matrices = |block: &Block| {
-            [&block.qkv, &block.proj, &block.up, &block.down].map(Dense::largest)
-        };
+        let matrices =
+            |block: &Block| [&block.qkv, &block.proj, &block.up, &block.down].map(Dense::largest);
         let all = self.blocks.iter().flat_map(matrices).chain([self.patch.largest()]);
         all.fold(0.0, f32::max)
     }
@@ -180,7 +179,8 @@ mod tests {
 
     #[test]
     fn scaling_a_layer_scales_what_it_gives() {
-        let mut dense = Dense { weight: vec![1.0, 2.0, 3.0, 4.0], bias: vec![5.0, -6.0], inputs: 2 };
+        let mut dense =
+            Dense { weight: vec![1.0, 2.0, 3.0, 4.0], bias: vec![5.0, -6.0], inputs: 2 };
         assert_eq!((dense.outputs(), dense.largest()), (2, 6.0));
         dense.scale(&[2.0, 0.5]);
         assert_eq!(dense.weight, [2.0, 4.0, 1.5, 2.0]);

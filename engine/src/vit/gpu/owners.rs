@@ -56,7 +56,8 @@ impl<J: Send + 'static, R: Send + 'static> Owners<J, R> {
         let mut threads = Vec::with_capacity(names.len());
         for (number, name) in names.iter().enumerate() {
             let undone = |fault| Undone { device: name.clone(), fault };
-            let own = Thread { name: name.clone(), line: Arc::clone(&taken), failed: failed.clone() };
+            let own =
+                Thread { name: name.clone(), line: Arc::clone(&taken), failed: failed.clone() };
             let (make, made) = (Arc::clone(&make), made.clone());
             let work = move || {
                 // What `make` holds for all owners can go once the last has been made.
@@ -78,9 +79,7 @@ impl<J: Send + 'static, R: Send + 'static> Owners<J, R> {
         let mut results: Vec<_> = ready.iter().collect();
         results.sort_by_key(|(number, _)| *number);
         match results.into_iter().find_map(|(number, result)| Some((number, result.err()?))) {
-            Some((number, fault)) => {
-                Err(Undone { device: owners.names[number].clone(), fault })
-            }
+            Some((number, fault)) => Err(Undone { device: owners.names[number].clone(), fault }),
             None => Ok(owners),
         }
     }
@@ -207,10 +206,7 @@ mod tests {
         (0..count).map(|number| format!("cuda:{number}")).collect()
     }
 
-    fn start(
-        count: usize,
-        bad: fn(usize, u32) -> Option<Fault>,
-    ) -> Owners<u32, (u32, usize)> {
+    fn start(count: usize, bad: fn(usize, u32) -> Option<Fault>) -> Owners<u32, (u32, usize)> {
         Owners::start(names(count), move |number| Ok(Doubler { number, bad })).expect("starts")
     }
 
@@ -279,10 +275,10 @@ mod tests {
     fn a_job_that_is_refused_leaves_the_device_at_work() {
         let owners = start(1, |_, job| (job == 7).then(|| Fault::Refused("7".to_owned())));
         let undone = owners.run(vec![6, 7, 8]).expect_err("7");
-        assert_eq!(undone, Undone {
-            device: "cuda:0".to_owned(),
-            fault: Fault::Refused("7".to_owned())
-        });
+        assert_eq!(
+            undone,
+            Undone { device: "cuda:0".to_owned(), fault: Fault::Refused("7".to_owned()) }
+        );
         assert_eq!(owners.run(vec![8]), Ok(vec![(16, 0)]));
     }
 

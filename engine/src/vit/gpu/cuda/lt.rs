@@ -96,14 +96,15 @@ impl Lt {
     pub(super) unsafe fn multiply(&mut self, shape: Shape, by: Factors) -> Result<(), Fault> {
         if !self.plans.contains_key(&shape) {
             // SAFETY: the handle is live.
-            let plan = unsafe { Plan::new(self.handle, &shape, by.bias) }.map_err(|error| {
-                match of_blas(error) {
-                    Fault::Broken(reason) => {
-                        Fault::Broken(format!("no way to compute {shape:?}: {reason}"))
-                    }
-                    other => other,
-                }
-            })?;
+            let plan =
+                unsafe { Plan::new(self.handle, &shape, by.bias) }.map_err(
+                    |error| match of_blas(error) {
+                        Fault::Broken(reason) => {
+                            Fault::Broken(format!("no way to compute {shape:?}: {reason}"))
+                        }
+                        other => other,
+                    },
+                )?;
             self.plans.insert(shape, plan);
         }
         let Some(plan) = self.plans.get(&shape) else { return Ok(()) };
@@ -236,8 +237,7 @@ impl Plan {
     /// # Safety
     /// As for [`Lt::multiply`].
     unsafe fn set_bias(&self, bias: CUdeviceptr) -> Result<(), result::CublasError> {
-        let attribute =
-            sys::cublasLtMatmulDescAttributes_t::CUBLASLT_MATMUL_DESC_BIAS_POINTER;
+        let attribute = sys::cublasLtMatmulDescAttributes_t::CUBLASLT_MATMUL_DESC_BIAS_POINTER;
         // SAFETY: an address is what the attribute takes.
         if self.has_bias { unsafe { self.set(attribute, &bias) } } else { Ok(()) }
     }

@@ -25,8 +25,7 @@ impl Slot {
     pub(super) fn new(stream: &Arc<CudaStream>, bytes: usize) -> Result<Self, DriverError> {
         let context = stream.context();
         // SAFETY: both are written before they are read.
-        let (pinned, device) =
-            unsafe { (context.alloc_pinned(bytes)?, stream.alloc(bytes)?) };
+        let (pinned, device) = unsafe { (context.alloc_pinned(bytes)?, stream.alloc(bytes)?) };
         // The other stream may write only once the memory is there.
         stream.synchronize()?;
         let (copied, read) = (context.new_event(None)?, context.new_event(None)?);
