@@ -229,6 +229,10 @@ impl<M: Machine> Computer<M> {
         }
         let queued = resident.launch(machine, space, (slot, count), ask, out);
         let kept = machine.keep(key);
+        if queued.is_err() {
+            // Half a pass must not be replayed.
+            machine.forget();
+        }
         queued.and(kept)?;
         match machine.replay(key)? {
             true => Ok(()),

@@ -66,6 +66,8 @@ impl<J: Send + 'static, R: Send + 'static> Owners<J, R> {
                 match owner {
                     Ok(owner) => {
                         let _ = made.send((number, Ok(())));
+                        // Whoever waits for all to be ready waits for this to go.
+                        drop(made);
                         own.serve(owner);
                     }
                     Err(fault) => drop(made.send((number, Err(fault)))),

@@ -22,19 +22,23 @@ pub(super) fn of_driver(error: DriverError) -> Fault {
 pub(super) fn of_blas(error: CublasError) -> Fault {
     match error.0 {
         cublasStatus_t::CUBLAS_STATUS_ALLOC_FAILED => Fault::OutOfMemory,
-        cublasStatus_t::CUBLAS_STATUS_NOT_INITIALIZED => Fault::Broken(
-            "cuBLAS cannot be used (CUBLAS_STATUS_NOT_INITIALIZED); are libcublas.so.13 and \
-             libcublasLt.so.13 where libraries are looked for, or in CUDA_LIBRARY_DIRS?"
-                .to_owned(),
-        ),
         status => Fault::Broken(format!("cuBLAS reports {status:?}")),
     }
 }
 
 pub(super) fn of_candle(error: &candle_core::Error) -> Fault {
     let words = first_line(error);
-    match words.contains("OUT_OF_MEMORY") {
-        true => Fault::OutOfMemory,
-        false => Fault::Broken(words),
+    if words.contains("OUT_OF_MEMORY") {
+        return Fault::OutOfMemory;
     }
+    // That is how a library answers that is not there.
+    let missing = ["CUBLAS_STATUS_NOT_INITIALIZED", "CURAND_STATUS_INITIALIZATION_FAILED"];
+    Fault::Broken(match missing.into_iter().any(|status| words.contains(status)) {
+        true => format!(
+            "a CUDA library does not start ({words}); libcublas.so.13, libcublasLt.so.13, \
+             libcurand.so.10 and libnvrtc.so.13 must be where libraries are looked for, or in \
+             CUDA_LIBRARY_DIRS (docs/gpu.md)"
+        ),
+        false => words,
+    })
 }
