@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::super::config::VitConfig;
 use super::batches::{backing_off, fastest};
-use super::folded::{Dense, Folded, Norm, Positions};
+use super::folded::{Dense, Folded, Positions};
 use super::machine::{Activation, Affine, Fault, Machine, Recording, Rows, SLOTS};
 use super::owners::Owner;
 use super::pass::{Ask, Resident, Workspace, recording};
@@ -294,8 +294,8 @@ impl<M: Machine> Computer<M> {
         let weight = noise(rows * rows);
         let wide = machine.upload(&weight)?;
         let by = machine.matrix(&Dense { weight, bias: vec![0.0; rows], inputs: rows })?;
-        let Norm { gain, shift } = Norm { gain: vec![1.0; rows], shift: vec![0.0; rows] };
-        let affine = Affine { gain: machine.upload(&gain)?, shift: machine.upload(&shift)? };
+        let (gain, shift) = (machine.upload(&vec![1.0; rows])?, machine.upload(&vec![0.0; rows])?);
+        let affine = Affine { gain, shift };
         let (mut x, mut out) = (machine.narrow(rows * rows)?, machine.narrow(rows * rows)?);
         machine.norm(&wide, Rows { count: rows, step: 1 }, &affine, &mut x)?;
         let wait = |machine: &mut M| machine.download(&wide, 1, &mut Vec::new());
