@@ -17,7 +17,8 @@ fn main() {
         return;
     }
     if let Err(reason) = compile() {
-        println!("cargo::error=the GPU kernels cannot be compiled: {reason}");
+        println!("cargo::error=the GPU kernels cannot be compiled");
+        reason.lines().for_each(|line| println!("cargo::error={line}"));
     }
 }
 

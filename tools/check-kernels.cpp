@@ -1,67 +1,14 @@
-// The GPU kernels of engine/src/vit/gpu/cuda/kernels.cu, run on the CPU, where every thread of a block
-// is a thread, and compared with plain sums in double precision. It shows that indices, sums across
-// threads and rounding are right; it does not show that a GPU runs them.
+// The GPU kernels of engine/src/vit/gpu/cuda/kernels.cu, run on the CPU and compared with plain sums in double
+// precision. It shows that indices, sums across threads and rounding are right; it does not show that a
+// GPU runs them.
 //
-//     g++ -std=c++20 -O1 -pthread -I"$CUDA_HOME/include" tools/check-kernels.cpp -o /tmp/check && /tmp/check
+//     g++ -std=c++20 -O1 -I"$CUDA_HOME/include" tools/check-kernels.cpp -o /tmp/check && /tmp/check
 //
 // CUDA_HOME is a toolkit, such as the one that tools/build-cuda.sh makes in ~/.cache/cuda13/cuda.
 
-#include <atomic>
-#include <barrier>
-#include <cmath>
 #include <cstdio>
-#include <cstdlib>
-#include <memory>
-#include <thread>
-#include <vector>
 
-struct Index { unsigned x = 0; };
-static thread_local Index threadIdx;
-static Index blockIdx, blockDim, gridDim;
-static std::unique_ptr<std::barrier<>> all;
-static float exchanged[1024];
-
-static void __syncthreads() { all->arrive_and_wait(); }
-static float __shfl_xor_sync(unsigned, float value, int far) {
-    exchanged[threadIdx.x] = value;
-    __syncthreads();
-    const float theirs = exchanged[threadIdx.x ^ far];
-    __syncthreads();
-    return theirs;
-}
-static unsigned __float_as_uint(float value) { unsigned bits; __builtin_memcpy(&bits, &value, 4); return bits; }
-static unsigned max(unsigned a, unsigned b) { return a > b ? a : b; }
-static void atomicMax(unsigned* most, unsigned value) {
-    std::atomic_ref<unsigned> to(*most);
-    for (unsigned seen = to; seen < value && !to.compare_exchange_weak(seen, value);) {}
-}
-static float rsqrtf(float value) { return 1.0f / std::sqrt(value); }
-
-// What a block shares is what all its threads see; blocks run one after the other.
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-#undef __shared__
-#define __shared__ static
-#define SHARED_ROW static float row[8192]
-#include "../engine/src/vit/gpu/cuda/kernels.cu"
-
-template <typename F> static void launch(unsigned blocks, unsigned threads, F kernel) {
-    gridDim.x = blocks;
-    blockDim.x = threads;
-    all = std::make_unique<std::barrier<>>(threads);
-    std::vector<std::thread> pool;
-    for (unsigned thread = 0; thread < threads; thread++)
-        pool.emplace_back([=] {
-            threadIdx.x = thread;
-            for (unsigned block = 0; block < blocks; block++) {
-                if (thread == 0) blockIdx.x = block;
-                __syncthreads();
-                kernel();
-                __syncthreads();
-            }
-        });
-    for (auto& thread : pool) thread.join();
-}
+#include "kernels-on-cpu.h"
 
 static unsigned state = 1;
 static float noise(float scale) {
