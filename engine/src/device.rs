@@ -6,6 +6,7 @@ use candle_core::DeviceLocation;
 use crate::error::{EngineError, Result, first_line};
 
 /// Why nothing can be computed on a GPU, and what to do.
+#[cfg(not(feature = "cuda"))]
 pub(crate) const WITHOUT_CUDA: &str = "this build has no CUDA support; rebuild with `--features \
                                        cuda` (docs/gpu.md), or use `--device auto`";
 /// What can be asked for.

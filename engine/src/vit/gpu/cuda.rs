@@ -24,7 +24,7 @@ use candle_core::cuda_backend::cudarc::driver::{
 use candle_core::{CudaDevice, CudaStorage};
 
 use self::element::Element;
-use self::fault::{of_blas, of_candle, of_driver};
+use self::fault::{of_candle, of_driver};
 use self::lt::{Epilogue, Factors, Lt, Shape};
 use self::staging::Slot;
 use super::super::config::{LAYER_NORM_EPS, PATCH_SIZE};
