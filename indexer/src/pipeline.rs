@@ -304,3 +304,73 @@ pub fn read_limited(path: &Path, max_bytes: u64) -> Result<Vec<u8>, String> {
 pub(crate) fn skipped(path: &Path, reason: String) -> Skipped {
     Skipped { path: path.to_path_buf(), reason, not_a_picture: false }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use engine::testing::ThumbnailEmbedder;
+
+    use super::*;
+
+    /// Sizes of the batches that 200 pictures go through the model in, 64 to a block.
+    fn sizes(batch: usize) -> Vec<usize> {
+        let picture = engine::RgbImage::new(224, 224);
+        let pixels = ThumbnailEmbedder::default().prepare(&picture).expect("pixels");
+        let numbers: Vec<usize> = (0..200).collect();
+        let blocks: Vec<Vec<usize>> = numbers.chunks(64).map(<[usize]>::to_vec).collect();
+        let prepare = |number: usize| match number % 10 {
+            0 => Step::Done(number),
+            _ => Step::Compute(number, pixels.clone()),
+        };
+        let sizes = Mutex::new(Vec::new());
+        let compute = |batch: &[Pixels]| {
+            sizes.lock().expect("lock").push(batch.len());
+            Ok(vec![(); batch.len()])
+        };
+        let mut seen = Vec::new();
+        let cancel = AtomicBool::new(false);
+        stream(blocks.into_iter(), batch, &cancel, &prepare, &compute, &mut |given| {
+            if let Given::Item(number, output) = given {
+                assert_eq!(output.is_some(), number % 10 != 0);
+                seen.push(number);
+            }
+            Ok(())
+        })
+        .expect("runs");
+        assert_eq!(seen, numbers, "in order, each once");
+        sizes.into_inner().expect("lock")
+    }
+
+    #[test]
+    fn batches_may_be_made_of_several_blocks() {
+        let usual = sizes(BATCH);
+        assert!(usual.iter().all(|&size| size <= BATCH) && usual.len() >= 200 / BATCH);
+        let large = sizes(100);
+        // How many depends on how fast blocks come; each block is given whole at least.
+        assert!(large.iter().all(|&size| size <= 100) && large.len() <= 4, "{large:?}");
+        assert_eq!(large.iter().sum::<usize>(), 180);
+        assert_eq!(usual.iter().sum::<usize>(), 180);
+    }
+
+    #[test]
+    fn what_suits_a_model_is_asked_for_many_pictures_only() {
+        struct Asked(usize);
+        impl Embedder for Asked {
+            fn identity(&self) -> &engine::ModelIdentity {
+                unreachable!("not asked")
+            }
+            fn embed(&self, _: &[Pixels]) -> engine::Result<Vec<engine::Embedding>> {
+                unreachable!("not asked")
+            }
+            fn batch(&self) -> usize {
+                self.0
+            }
+        }
+        assert_eq!(batch_for(&Asked(64), BLOCK), BATCH);
+        assert_eq!(batch_for(&Asked(64), BLOCK + 1), 4 * 64);
+        assert_eq!(batch_for(&Asked(8 * 512), 100_000), MOST);
+        assert_eq!(batch_for(&Asked(BATCH), 100_000), BATCH);
+        assert_eq!(batch_for(&Asked(0), 100_000), 1);
+    }
+}
