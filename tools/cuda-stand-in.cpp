@@ -5,8 +5,9 @@
 //     tools/cuda-stand-in.sh TARGET/akin ...     builds it and runs a program with it
 //
 // Work on a stream is put off until somebody waits for it, so that what is not ordered shows; new and freed memory
-// is filled with NaN. Settings: STAND_IN_GPUS (default 2), STAND_IN_MEMORY (bytes, default 1 GiB), STAND_IN_LOG=1
-// (launches and products on stderr).
+// is filled with NaN. Settings: STAND_IN_GPUS (default 2), STAND_IN_MEMORY (bytes, default 1 GiB), STAND_IN_LATER (bytes
+// of memory from the first product on, as if others had taken the rest), STAND_IN_LOG=1 (launches, products and memory
+// that ran out, on stderr).
 
 #include <cstdio>
 #include <cstring>
@@ -21,7 +22,8 @@
 
 typedef unsigned long long Address;
 typedef std::function<void()> Work;
-enum { OK = 0, INVALID = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, INVALID_DEVICE = 101, NOT_FOUND = 500, NOT_READY = 600 };
+enum { OK = 0, INVALID = 1, OUT_OF_MEMORY = 2, BLAS_INVALID = 7, BLAS_UNSUPPORTED = 15,
+       NO_DEVICE = 100, INVALID_DEVICE = 101, NOT_FOUND = 500, NOT_READY = 600 };
 
 static std::recursive_mutex gate;
 #define LOCK std::lock_guard<std::recursive_mutex> lock(gate)
@@ -80,6 +82,12 @@ static int outside(const char* what, Address from, size_t bytes) {
     return 700;
 }
 
+static bool later = false;
+static size_t room() {
+    const size_t all = setting("STAND_IN_MEMORY", (size_t)1 << 30);
+    return later ? setting("STAND_IN_LATER", all) : all;
+}
+
 #define API extern "C" __attribute__((visibility("default")))
 API int cuInit(unsigned) { return setting("STAND_IN_GPUS", 2) ? OK : NO_DEVICE; }
 API int cuDeviceGetCount(int* count) { *count = (int)setting("STAND_IN_GPUS", 2); return OK; }
@@ -124,9 +132,11 @@ API int cuStreamWaitEvent(void* stream, void* event, unsigned) {
 
 API int cuMemAllocAsync(Address* to, size_t bytes, void* stream) {
     LOCK;
-    const size_t limit = setting("STAND_IN_MEMORY", (size_t)1 << 30);
-    if (context->used + bytes > limit && !at(stream).recording) at(stream).finish();
-    if (context->used + bytes > limit) return OUT_OF_MEMORY;
+    if (context->used + bytes > room() && !at(stream).recording) at(stream).finish();
+    if (context->used + bytes > room()) {
+        LOG("no memory for %zu bytes\n", bytes);
+        return OUT_OF_MEMORY;
+    }
     char* memory = (char*)aligned_alloc(256, (bytes + 511) / 256 * 256);
     memset(memory, 0xff, bytes);
     context->used += bytes;
@@ -150,8 +160,8 @@ API int cuMemFreeAsync(Address memory, void* stream) {
 }
 API int cuMemGetInfo_v2(size_t* left, size_t* all) {
     LOCK;
-    *all = setting("STAND_IN_MEMORY", (size_t)1 << 30);
-    *left = *all - context->used;
+    *all = room();
+    *left = *all > context->used ? *all - context->used : 0;
     return OK;
 }
 API int cuDeviceGetDefaultMemPool(void** pool, int) { *pool = (void*)1; return OK; }
@@ -254,7 +264,6 @@ API int curandDestroyGenerator(void*) { return OK; }
 struct Layout { int type; uint64_t rows, columns; int64_t step; int count = 1; int64_t apart = 0; };
 struct Operation { int compute, scale; int transposed[2] = {0, 0}; int epilogue = 1; Address bias = 0; };
 struct Found { uint64_t algorithm[8]; size_t workspace; int state; float waves; int reserved[4]; };
-enum { BLAS_INVALID = 7, BLAS_UNSUPPORTED = 15 };
 
 static size_t width(int type) { return type == 0 ? 4 : 2; }
 static float value(Address from, int64_t index, int type) {
@@ -325,6 +334,7 @@ API int cublasLtMatmul(void*, void* operation, const float* alpha, Address a, vo
     if (!inside(a, reach(la)) || !inside(b, reach(lb)) || !inside(c, reach(lc))) return outside("a product", c, reach(lc));
     if (o.epilogue != 1 && !inside(o.bias, lc.rows * width(lc.type))) return outside("a bias", o.bias, lc.rows);
     const float scale = *alpha, keep = *beta;
+    later = true;
     const int64_t depth = o.transposed[0] ? la.rows : la.columns;
     LOG("product %lu x %lu x %ld, %d times, epilogue %d, keep %g\n", lc.rows, lc.columns, depth, lc.count, o.epilogue, keep);
     at(stream).put([=] {
