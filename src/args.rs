@@ -85,9 +85,13 @@ pub struct GlobalArgs {
     /// [default: akin-ti14, which is part of the program]
     #[arg(long, global = true, env = "AKIN_MODEL", value_name = "NAME|PATH")]
     pub model: Option<String>,
-    /// Where to compute: auto, cpu, cuda or cuda:N [default: auto]
+    /// Where to compute: auto, cpu, cuda, cuda:N, cuda:N,M,.. or cuda:all [default: auto]
     #[arg(long, global = true, value_name = "DEVICE")]
     pub device: Option<String>,
+    /// Record the pass over a small batch on a GPU as a CUDA graph and replay it (not proven)
+    #[arg(long, global = true, env = "AKIN_CUDA_GRAPHS", hide = !cfg!(feature = "cuda"))]
+    #[arg(value_parser = FalseyValueParser::new())]
+    pub cuda_graphs: bool,
     /// Number of threads [default: one per core]
     #[arg(long, global = true, value_name = "N", value_parser = positive)]
     pub threads: Option<usize>,

@@ -1,15 +1,16 @@
 //! Which model a command uses.
 
 use std::path::Path;
+use std::sync::Once;
 
 use engine::decode::DecodeMode;
 use engine::vit::Weights;
-use engine::{DinoEmbedder, Embedder, ModelOptions, shipped};
+use engine::{Devices, DinoEmbedder, Embedder, ModelOptions, Precision, shipped};
 use indexer::Manifest;
 use indexer::model_store::ModelStore;
 
 use crate::args::InputArgs;
-use crate::outcome::{Failure, Outcome};
+use crate::outcome::{Failure, Outcome, note};
 use crate::settings::Settings;
 
 /// An open model and how it was named.
@@ -74,8 +75,7 @@ fn options_of(manifest: &Manifest) -> ModelOptions {
         icc: model.icc,
         precision: model.precision,
         decode: model.decode,
-        isa: None,
-        packed_weights: None,
+        ..ModelOptions::default()
     }
 }
 
@@ -107,6 +107,21 @@ pub fn weights(settings: &Settings, source: &str) -> Outcome<Weights> {
     })
 }
 
+/// The devices of `--device`. That `auto` took the CPU where it could have been a GPU is said once.
+pub fn devices(settings: &Settings) -> Outcome<Devices> {
+    static SAID: Once = Once::new();
+    let devices = Devices::open(&settings.device)?;
+    if let (Some(reason), false) = (devices.fell_back(), settings.quiet) {
+        SAID.call_once(|| note(&format!("computing on the CPU: {reason}")));
+    }
+    Ok(devices)
+}
+
+/// Precision where none is chosen: what each kind of device is made for.
+pub fn default_precision(devices: &Devices) -> Precision {
+    if devices.is_cpu() { Precision::F32 } else { Precision::Bf16 }
+}
+
 fn load(
     settings: &Settings,
     source: &str,
@@ -115,6 +130,7 @@ fn load(
 ) -> Outcome<Opened> {
     let start = std::time::Instant::now();
     let weights = weights(settings, source)?;
+    let devices = devices(settings)?;
     let options = match options {
         Some(options) => options,
         None => {
@@ -122,19 +138,20 @@ fn load(
                 .to_options(&weights.preprocess()?.unwrap_or_default())
                 .map_err(|error| Failure::Usage(error.to_string()))?;
             let decode = input.decode.map_or(settings.decode, DecodeMode::from);
-            ModelOptions { decode, ..chosen }
+            let precision = input.matmul.map_or(default_precision(&devices), Precision::from);
+            ModelOptions { decode, precision, ..chosen }
         }
     };
-    let options = ModelOptions { packed_weights: settings.packed_weights(), ..options };
-    let device = engine::open_device(&settings.device)?;
-    let embedder = DinoEmbedder::from_weights(&weights, &options, &device)?;
+    let (packed_weights, cuda_graphs) = (settings.packed_weights(), settings.cuda_graphs);
+    let options = ModelOptions { packed_weights, cuda_graphs, ..options };
+    let embedder = DinoEmbedder::from_weights(&weights, &options, &devices)?;
     let identity = embedder.identity();
     tracing::debug!(
         model = identity.name,
         weights = %weights.path().display(),
         sha256 = identity.weights_sha256,
         fingerprint = identity.fingerprint(),
-        device = ?device.location(),
+        device = %devices,
         took = ?start.elapsed(),
         "opened the model"
     );

@@ -16,6 +16,8 @@ pub struct Settings {
     pub home: PathBuf,
     pub model: Option<String>,
     pub device: String,
+    /// Whether a GPU replays recorded passes.
+    pub cuda_graphs: bool,
     pub json: bool,
     pub quiet: bool,
     /// How files are decoded for what is made anew; collections remember their own way.
@@ -67,6 +69,7 @@ impl Settings {
             })?,
             model: args.model.or(file.model),
             device: args.device.or(file.device).unwrap_or_else(|| "auto".to_owned()),
+            cuda_graphs: args.cuda_graphs,
             json: args.json,
             quiet: args.quiet,
             decode: file.decode.unwrap_or_default(),

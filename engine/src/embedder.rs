@@ -1,19 +1,21 @@
 //! Pictures to embeddings, in batches, with a recorded identity.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use candle_core::{DType, Device};
+use candle_core::DType;
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::decode::{DecodeMode, DecodeOptions, Decoded, IccPolicy};
+use crate::device::Devices;
 use crate::error::{EngineError, Result};
 use crate::features::{Embedding, Features, Pooling, ProbeTokens};
 use crate::kernels::{Isa, Precision};
 use crate::preprocess::Preprocess;
-use crate::vit::backbone::{Backbone, Placement};
+use crate::vit::backbone::{Backbone, Input, Placement};
 use crate::vit::config::{PATCH_SIZE, VitConfig};
 use crate::vit::{PosEmbedRule, Weights};
 
@@ -118,19 +120,20 @@ impl ModelIdentity {
     }
 }
 
-/// Model input made from one picture: (3, side, side) values, CHW, normalised.
+/// Model input made from one picture, square: normalised values, or for a GPU, which normalises them
+/// itself, the bytes they are made of.
 #[derive(Clone, Debug)]
-pub struct Pixels(Vec<f32>);
+pub struct Pixels(Input);
 
 impl Pixels {
     /// From (3, side, side) normalised values.
     pub(crate) fn from_chw(values: Vec<f32>) -> Self {
-        Self(values)
+        Self(Input::Chw(values))
     }
 
-    /// The values, CHW.
-    pub fn as_slice(&self) -> &[f32] {
-        &self.0
+    /// The normalised values, (3, side, side).
+    pub fn chw(&self) -> Cow<'_, [f32]> {
+        self.0.chw()
     }
 }
 
@@ -145,6 +148,12 @@ pub trait Embedder: Send + Sync {
     /// # Errors
     /// A failed computation or an output that is no embedding; the whole batch is lost.
     fn embed(&self, batch: &[Pixels]) -> Result<Vec<Embedding>>;
+
+    /// Pictures that suit it best at a time, when there are many. On a GPU that is measured at the
+    /// first call, which takes a moment.
+    fn batch(&self) -> usize {
+        DEFAULT_BATCH
+    }
 
     /// The model as one whose patch tokens can be read; a test double has none.
     fn with_patches(&self) -> Option<&DinoEmbedder> {
@@ -173,7 +182,7 @@ pub trait Embedder: Send + Sync {
     /// # Errors
     /// The picture cannot be resized to the model's input.
     fn prepare(&self, image: &RgbImage) -> Result<Pixels> {
-        Ok(Pixels(self.identity().preprocess.to_chw(image)?))
+        Ok(Pixels::from_chw(self.identity().preprocess.to_chw(image)?))
     }
 
     /// As [`prepare`](Self::prepare), of a picture that may have been scaled down while it was decoded.
@@ -181,7 +190,7 @@ pub trait Embedder: Send + Sync {
     /// # Errors
     /// As `prepare`.
     fn prepare_decoded(&self, decoded: &Decoded) -> Result<Pixels> {
-        Ok(Pixels(self.identity().preprocess.decoded_to_chw(decoded)?))
+        Ok(Pixels::from_chw(self.identity().preprocess.decoded_to_chw(decoded)?))
     }
 }
 
@@ -206,6 +215,9 @@ pub struct ModelOptions {
     /// when needed and never more than 4 GiB; `None` packs them at every start. No part of the
     /// identity: vectors are the same to the bit.
     pub packed_weights: Option<PathBuf>,
+    /// Whether a GPU records the pass over a small batch as a CUDA graph and replays it; no part of the
+    /// identity. Not proven: off unless asked for (docs/gpu.md).
+    pub cuda_graphs: bool,
 }
 
 impl Default for ModelOptions {
@@ -220,6 +232,7 @@ impl Default for ModelOptions {
             decode: DecodeMode::default(),
             isa: None,
             packed_weights: None,
+            cuda_graphs: false,
         }
     }
 }
@@ -232,12 +245,12 @@ pub struct DinoEmbedder {
 }
 
 impl DinoEmbedder {
-    /// Opens a weights file (see [`Weights::open`]) on a device.
+    /// Opens a weights file (see [`Weights::open`]) on the CPU, or on one or more GPUs.
     ///
     /// # Errors
     /// The weights are unsound, do not fit the device, or cannot be computed as the options say.
-    pub fn open(path: &Path, options: &ModelOptions, device: &Device) -> Result<Self> {
-        Self::from_weights(&Weights::open(path)?, options, device)
+    pub fn open(path: &Path, options: &ModelOptions, devices: impl Into<Devices>) -> Result<Self> {
+        Self::from_weights(&Weights::open(path)?, options, devices)
     }
 
     /// Like [`open`](Self::open), from weights already checked.
@@ -247,13 +260,15 @@ impl DinoEmbedder {
     pub fn from_weights(
         weights: &Weights,
         options: &ModelOptions,
-        device: &Device,
+        devices: impl Into<Devices>,
     ) -> Result<Self> {
         let place = Placement {
-            device,
+            devices: &devices.into(),
             precision: options.precision,
             isa: options.isa,
             packed: options.packed_weights.as_deref(),
+            side: options.preprocess.crop as usize,
+            recordings: options.cuda_graphs,
         };
         // One thread hashes while the others pack, or check what was packed before.
         let (backbone, sha256) =
@@ -288,6 +303,15 @@ impl DinoEmbedder {
     /// of packed weights; `None` where candle computes.
     pub fn usage(&self) -> Option<(Vec<(&'static str, Duration)>, usize)> {
         self.backbone.usage()
+    }
+
+    /// What the GPUs are called that compute, and their operations a second in large products (all taken
+    /// to be as fast as the first), measured now; `None` where a CPU computes.
+    ///
+    /// # Errors
+    /// A GPU failed.
+    pub fn gpu_peak(&self) -> Result<Option<(String, f64)>> {
+        self.backbone.gpu_peak()
     }
 
     /// Patches per picture and channels per patch of [`embed_dense`](Self::embed_dense).
@@ -337,8 +361,7 @@ impl DinoEmbedder {
         layers: &[usize],
         run: impl Fn(&[Features]) -> Result<Vec<T>> + Sync,
     ) -> Result<Vec<T>> {
-        let images: Vec<&[f32]> = batch.iter().map(Pixels::as_slice).collect();
-        self.backbone.features(&images, self.side(), layers, run)
+        self.backbone.features(&inputs(batch), self.side(), layers, run)
     }
 }
 
@@ -369,8 +392,7 @@ impl Embedder for DinoEmbedder {
     fn embed(&self, batch: &[Pixels]) -> Result<Vec<Embedding>> {
         let pooling = self.identity.pooling;
         if pooling == Pooling::Cls {
-            let images: Vec<&[f32]> = batch.iter().map(Pixels::as_slice).collect();
-            if let Some(tokens) = self.backbone.cls(&images, self.side()) {
+            if let Some(tokens) = self.backbone.cls(&inputs(batch), self.side())? {
                 let mut embeddings = Vec::with_capacity(batch.len());
                 for token in tokens.chunks_exact(self.config().embed_dim) {
                     embeddings.push(Embedding::normalised(token.to_vec())?);
@@ -380,11 +402,57 @@ impl Embedder for DinoEmbedder {
         }
         self.features(batch, &[self.config().depth - 1], |layers| layers[0].pool(pooling))
     }
+
+    fn batch(&self) -> usize {
+        // A GPU that fails will say so when it is given pictures.
+        self.backbone.batch().ok().flatten().unwrap_or(DEFAULT_BATCH)
+    }
+
+    fn prepare(&self, image: &RgbImage) -> Result<Pixels> {
+        let preprocess = &self.identity.preprocess;
+        match self.backbone.takes_bytes() {
+            true => Ok(bytes(preprocess.to_rgb8(image)?)),
+            false => Ok(Pixels::from_chw(preprocess.to_chw(image)?)),
+        }
+    }
+
+    fn prepare_decoded(&self, decoded: &Decoded) -> Result<Pixels> {
+        let preprocess = &self.identity.preprocess;
+        match self.backbone.takes_bytes() {
+            true => Ok(bytes(preprocess.decoded_to_rgb8(decoded)?)),
+            false => Ok(Pixels::from_chw(preprocess.decoded_to_chw(decoded)?)),
+        }
+    }
+}
+
+/// Pictures that a model takes at a time unless something else suits it better.
+const DEFAULT_BATCH: usize = 16;
+
+fn inputs(batch: &[Pixels]) -> Vec<&Input> {
+    batch.iter().map(|pixels| &pixels.0).collect()
+}
+
+fn bytes(picture: RgbImage) -> Pixels {
+    Pixels(Input::Rgb(picture.into_raw().into()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bytes_and_values_of_a_picture_are_each_others() {
+        let picture =
+            RgbImage::from_fn(28, 28, |x, y| image::Rgb([x as u8, y as u8, (9 * x * y) as u8]));
+        let values = crate::preprocess::normalise(&picture);
+        let Pixels(rgb) = bytes(picture.clone());
+        assert_eq!(rgb.chw(), values);
+        assert_eq!(Input::Chw(values).rgb()[..], picture.as_raw()[..]);
+        // Every byte comes back.
+        let all = RgbImage::from_fn(256, 1, |x, _| image::Rgb([x as u8; 3]));
+        let values = Input::Chw(crate::preprocess::normalise(&all));
+        assert_eq!(values.rgb()[..], all.as_raw()[..]);
+    }
 
     #[test]
     fn choices_that_came_later_leave_identities_without_them_as_they_were() {
@@ -399,7 +467,7 @@ mod tests {
         assert!(!again.contains("precision"), "{again}");
 
         let mut fingerprints = vec![old.fingerprint()];
-        for precision in [Precision::Bf16, Precision::Int8] {
+        for precision in [Precision::Bf16, Precision::F16, Precision::Int8] {
             let other = ModelIdentity { precision, ..old.clone() };
             assert!(!fingerprints.contains(&other.fingerprint()), "{precision}");
             fingerprints.push(other.fingerprint());

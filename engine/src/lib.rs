@@ -9,9 +9,9 @@
 //! use engine::{DinoEmbedder, Embedder, ModelOptions, decode};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let device = engine::open_device("auto")?;
+//! let devices = engine::Devices::open("auto")?;
 //! let weights = std::path::Path::new("model.safetensors");
-//! let model = DinoEmbedder::open(weights, &ModelOptions::default(), &device)?;
+//! let model = DinoEmbedder::open(weights, &ModelOptions::default(), &devices)?;
 //! let picture = decode::decode(&std::fs::read("picture.jpg")?, &model.decode_options())?;
 //! let embedding = &model.embed(&[model.prepare(&picture.image)?])?[0];
 //! assert_eq!(embedding.dim(), model.identity().dim);
@@ -21,20 +21,20 @@
 
 pub mod decode;
 mod error;
+mod device;
 pub mod kernels;
 pub mod preprocess;
 pub mod vit;
 pub mod shipped;
 pub mod align;
 mod features;
-mod device;
 mod embedder;
 pub mod train;
 pub mod probe;
 #[cfg(feature = "testing")]
 pub mod testing;
 
-pub use device::{Device, open_device};
+pub use device::{Device, Devices, open_device};
 pub use embedder::{DenseEmbedding, DinoEmbedder, Embedder, ModelIdentity, ModelOptions, Pixels};
 pub use error::{EngineError, Result};
 pub use features::{Embedding, Features, Pooling, ProbeTokens};

@@ -153,8 +153,16 @@ impl Preprocess {
     /// # Errors
     /// As [`Self::to_rgb8`].
     pub fn decoded_to_chw(&self, decoded: &Decoded) -> Result<Vec<f32>, PreprocessError> {
+        Ok(normalise(&self.decoded_to_rgb8(decoded)?))
+    }
+
+    /// As [`to_rgb8`](Self::to_rgb8), of a picture that may have been scaled down while it was decoded.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn decoded_to_rgb8(&self, decoded: &Decoded) -> Result<RgbImage, PreprocessError> {
         let whole = (decoded.width, decoded.height);
-        Ok(normalise(&self.resize_and_crop(&decoded.image, whole, decoded.frame)?))
+        self.resize_and_crop(&decoded.image, whole, decoded.frame)
     }
 
     fn check(&self) -> Result<(), PreprocessError> {
@@ -202,7 +210,7 @@ pub fn resize_bicubic(image: &RgbImage, width: u32, height: u32) -> RgbImage {
 
 /// The normalised value of each byte: rescaled in f64 and rounded to f32, then shifted and
 /// scaled in f32, as `rescale` and `normalize` of transformers do with numpy.
-fn normalisation_table(channel: usize) -> [f32; 256] {
+pub(crate) fn normalisation_table(channel: usize) -> [f32; 256] {
     std::array::from_fn(|value| {
         let rescaled = (value as f64 * (1.0 / 255.0)) as f32;
         (rescaled - IMAGENET_MEAN[channel]) / IMAGENET_STD[channel]

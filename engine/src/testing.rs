@@ -46,7 +46,7 @@ impl Embedder for ThumbnailEmbedder {
             .iter()
             .map(|pixels| {
                 let mut thumbnail = vec![0f32; self.identity.dim];
-                for (i, value) in pixels.as_slice().iter().enumerate() {
+                for (i, value) in pixels.chw().iter().enumerate() {
                     let (channel, y, x) = (i / (side * side), i / side % side, i % side);
                     thumbnail[(channel * SIDE + y / cell) * SIDE + x / cell] += value;
                 }

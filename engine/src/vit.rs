@@ -15,6 +15,9 @@ mod block;
 mod model;
 pub(crate) mod cpu;
 mod packed_cache;
+// Without CUDA there is nobody to use it but its tests.
+#[cfg(any(test, feature = "cuda"))]
+pub(crate) mod gpu;
 pub(crate) mod backbone;
 
 pub use config::{FfnKind, PosEmbedRule, VARIANTS, Variant, VitConfig};

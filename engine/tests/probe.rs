@@ -98,7 +98,7 @@ fn probe_tokens_are_those_of_the_backbone() -> Result {
     let pixels = [model.prepare(&pictures[0])?, model.prepare(&pictures[1])?];
     let depth = model.config().depth;
     let tokens = model.probe_tokens(&pixels, 2)?;
-    let stacked: Vec<f32> = pixels.iter().flat_map(|p| p.as_slice()).copied().collect();
+    let stacked: Vec<f32> = pixels.iter().flat_map(|p| p.chw().into_owned()).collect();
     let input = Tensor::from_vec(stacked, (2, 3, 28, 28), &Device::Cpu)?;
     let reference = VisionTransformer::load(
         &Weights::open(&weights)?,

@@ -17,8 +17,12 @@ use crate::source::{SourceFile, has_picture_extension, read_file};
 
 /// Files decoded together; a few batches, so that one slow file does not starve the model.
 const BLOCK: usize = 64;
-/// Pictures per forward pass.
+/// Pictures per forward pass, unless something else suits the model better.
 pub const BATCH: usize = 16;
+/// Batches that a device is given at a time if it likes other ones: it copies one while it computes another.
+const AHEAD: usize = 4;
+/// Pictures that wait for the model at most.
+const MOST: usize = 1024;
 /// How often a sink is told that there is nothing for it yet.
 const IDLE: Duration = Duration::from_millis(20);
 
@@ -79,19 +83,32 @@ pub fn run<T: Send>(
 ) -> Result<()> {
     let options = embedder.input_options();
     let to_pixels = |decoded: &Decoded, _: &ContentHash| embedder.prepare_decoded(decoded);
-    run_prepared(files, (&options, &to_pixels), cancel, is_unchanged, compute, sink)
+    let batch = batch_for(embedder, files.len());
+    run_prepared(files, (&options, &to_pixels), batch, cancel, is_unchanged, compute, sink)
+}
+
+/// How many of so many pictures a model is best given at a time. For a few nothing is measured.
+pub fn batch_for(embedder: &dyn Embedder, pictures: usize) -> usize {
+    match pictures > BLOCK {
+        true => match embedder.batch() {
+            batch @ ..=BATCH => batch.max(1),
+            batch => (AHEAD * batch).min(MOST),
+        },
+        false => BATCH,
+    }
 }
 
 /// Makes model input of a decoded picture with this hash; on worker threads.
 pub type ToPixels<'a> = dyn Fn(&Decoded, &ContentHash) -> engine::Result<Pixels> + Sync + 'a;
 
-/// [`run`] with decoding and model input of the caller's own.
+/// [`run`] with decoding and model input of the caller's own, and so many pictures per forward pass.
 ///
 /// # Errors
 /// As `run`.
 pub fn run_prepared<T: Send>(
     files: &[SourceFile],
     (options, to_pixels): (&DecodeOptions, &ToPixels<'_>),
+    batch: usize,
     cancel: &AtomicBool,
     is_unchanged: &(dyn Fn(&SourceFile, &ContentHash) -> bool + Sync),
     compute: &(dyn Fn(&[Pixels]) -> engine::Result<Vec<T>> + Sync),
@@ -105,7 +122,7 @@ pub fn run_prepared<T: Send>(
         Err(skipped) => Step::Done((file, Outcome::Skipped(skipped))),
     };
     let blocks = files.chunks(BLOCK).map(|block| block.iter().collect());
-    stream(blocks, cancel, &prepare, compute, &mut |given| {
+    stream(blocks, batch, cancel, &prepare, compute, &mut |given| {
         let Given::Item((file, outcome), output) = given else { return Ok(()) };
         let outcome = match (outcome, output) {
             (Outcome::Done(picture, ()), Some(Ok(output))) => Outcome::Done(picture, output),
@@ -136,7 +153,8 @@ pub(crate) enum Given<N, T> {
 
 /// Runs blocks of items through `prepare` on all cores and then through the model, handing what
 /// `prepare` gave to `sink` in the order of the items, with the model's output for those that were
-/// to have one. While there is nothing to hand over, the sink is told so, every [`IDLE`].
+/// to have one. While there is nothing to hand over, the sink is told so, every [`IDLE`]. Batches larger
+/// than [`BATCH`] are made of several blocks, for as long as these follow each other.
 ///
 /// Stops early, without error, once `cancel` is set; everything handed to `sink` is complete.
 ///
@@ -144,6 +162,7 @@ pub(crate) enum Given<N, T> {
 /// `sink` failed.
 pub(crate) fn stream<I: Send, N: Send, T: Send>(
     blocks: impl Iterator<Item = Vec<I>> + Send,
+    batch: usize,
     cancel: &AtomicBool,
     prepare: &(dyn Fn(I) -> Step<N> + Sync),
     compute: &(dyn Fn(&[Pixels]) -> engine::Result<Vec<T>> + Sync),
@@ -164,21 +183,26 @@ pub(crate) fn stream<I: Send, N: Send, T: Send>(
                 }
             }
         });
+        let mut waiting = Vec::new();
         loop {
-            let mut block = match receiver.recv_timeout(IDLE) {
-                Ok(block) => block,
-                Err(RecvTimeoutError::Timeout) => {
+            let more = match receiver.recv_timeout(IDLE) {
+                Ok(block) => {
+                    waiting.extend(block);
+                    batch > BATCH
+                }
+                Err(RecvTimeoutError::Timeout) if waiting.is_empty() => {
                     sink(Given::Nothing)?;
                     continue;
                 }
-                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Disconnected) if waiting.is_empty() => break,
+                Err(_) => false,
             };
-            while !block.is_empty() {
+            while waiting.len() >= batch || (!more && !waiting.is_empty()) {
                 if cancel.load(Ordering::Relaxed) {
                     return Ok(());
                 }
-                let rest = block.split_off(block.len().min(BATCH));
-                run_batch(std::mem::replace(&mut block, rest), compute, sink)?;
+                let rest = waiting.split_off(waiting.len().min(batch));
+                run_batch(std::mem::replace(&mut waiting, rest), compute, sink)?;
             }
         }
         Ok(())
@@ -279,4 +303,74 @@ pub fn read_limited(path: &Path, max_bytes: u64) -> Result<Vec<u8>, String> {
 
 pub(crate) fn skipped(path: &Path, reason: String) -> Skipped {
     Skipped { path: path.to_path_buf(), reason, not_a_picture: false }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use engine::testing::ThumbnailEmbedder;
+
+    use super::*;
+
+    /// Sizes of the batches that 200 pictures go through the model in, 64 to a block.
+    fn sizes(batch: usize) -> Vec<usize> {
+        let picture = engine::RgbImage::new(224, 224);
+        let pixels = ThumbnailEmbedder::default().prepare(&picture).expect("pixels");
+        let numbers: Vec<usize> = (0..200).collect();
+        let blocks: Vec<Vec<usize>> = numbers.chunks(64).map(<[usize]>::to_vec).collect();
+        let prepare = |number: usize| match number % 10 {
+            0 => Step::Done(number),
+            _ => Step::Compute(number, pixels.clone()),
+        };
+        let sizes = Mutex::new(Vec::new());
+        let compute = |batch: &[Pixels]| {
+            sizes.lock().expect("lock").push(batch.len());
+            Ok(vec![(); batch.len()])
+        };
+        let mut seen = Vec::new();
+        let cancel = AtomicBool::new(false);
+        stream(blocks.into_iter(), batch, &cancel, &prepare, &compute, &mut |given| {
+            if let Given::Item(number, output) = given {
+                assert_eq!(output.is_some(), number % 10 != 0);
+                seen.push(number);
+            }
+            Ok(())
+        })
+        .expect("runs");
+        assert_eq!(seen, numbers, "in order, each once");
+        sizes.into_inner().expect("lock")
+    }
+
+    #[test]
+    fn batches_may_be_made_of_several_blocks() {
+        let usual = sizes(BATCH);
+        assert!(usual.iter().all(|&size| size <= BATCH) && usual.len() >= 200 / BATCH);
+        let large = sizes(100);
+        // How many depends on how fast blocks come; each block is given whole at least.
+        assert!(large.iter().all(|&size| size <= 100) && large.len() <= 4, "{large:?}");
+        assert_eq!(large.iter().sum::<usize>(), 180);
+        assert_eq!(usual.iter().sum::<usize>(), 180);
+    }
+
+    #[test]
+    fn what_suits_a_model_is_asked_for_many_pictures_only() {
+        struct Asked(usize);
+        impl Embedder for Asked {
+            fn identity(&self) -> &engine::ModelIdentity {
+                unreachable!("not asked")
+            }
+            fn embed(&self, _: &[Pixels]) -> engine::Result<Vec<engine::Embedding>> {
+                unreachable!("not asked")
+            }
+            fn batch(&self) -> usize {
+                self.0
+            }
+        }
+        assert_eq!(batch_for(&Asked(64), BLOCK), BATCH);
+        assert_eq!(batch_for(&Asked(64), BLOCK + 1), 4 * 64);
+        assert_eq!(batch_for(&Asked(8 * 512), 100_000), MOST);
+        assert_eq!(batch_for(&Asked(BATCH), 100_000), BATCH);
+        assert_eq!(batch_for(&Asked(0), 100_000), 1);
+    }
 }

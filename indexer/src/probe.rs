@@ -111,6 +111,7 @@ impl Reader<'_> {
         pipeline::run_prepared(
             files,
             way,
+            pipeline::batch_for(self.model, files.len()),
             self.cancel,
             &|_, _| false,
             &|batch| self.model.probe_tokens(batch, self.blocks),

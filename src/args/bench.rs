@@ -68,15 +68,16 @@ pub struct BenchSearchArgs {
 
 #[derive(Debug, Args)]
 pub struct BenchEmbedArgs {
-    /// Pictures that are embedded at a time; several sizes are timed one after the other
-    #[arg(long, value_name = "N", value_delimiter = ',', default_value = "1,16")]
+    /// Pictures that are embedded at a time; several sizes are timed one after the other [default: 1,16;
+    /// on a GPU 1 and what suits it best]
+    #[arg(long, value_name = "N", value_delimiter = ',')]
     pub batch: Vec<usize>,
     /// Side of the model's input in pixels, a multiple of 14 [default: the model's own]
     #[arg(long, value_name = "PX")]
     pub size: Option<u32>,
-    /// Precision of matrix products
-    #[arg(long, visible_alias = "precision", value_enum, default_value = "f32")]
-    pub matmul: MatmulArg,
+    /// Precision of matrix products [default: f32 on a CPU, bf16 on a GPU]
+    #[arg(long, visible_alias = "precision", value_enum)]
+    pub matmul: Option<MatmulArg>,
     /// Instructions of the processor to use [default: the fastest it has]
     #[arg(long, value_enum)]
     pub isa: Option<IsaArg>,

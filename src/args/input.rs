@@ -26,10 +26,11 @@ pub struct InputArgs {
     /// What to do with embedded colour profiles [default: ignore]
     #[arg(long, value_enum)]
     pub icc: Option<IccArg>,
-    /// Precision of matrix products [default: f32]
+    /// Precision of matrix products [default: f32 on a CPU, bf16 on a GPU]
     ///
     /// bf16 is faster where the processor has instructions for it, int8 faster still (on a CPU, with
-    /// attention in bf16). Their vectors differ a little, so each is compared with its own only.
+    /// attention in bf16); f16 is for GPUs. Their vectors differ a little, so each is compared with its
+    /// own only.
     #[arg(long, value_enum)]
     pub matmul: Option<MatmulArg>,
     /// How files are decoded [default: exact, or `decode` of the configuration file]
@@ -91,6 +92,8 @@ pub enum MatmulArg {
     F32,
     /// Factors rounded to bf16, sums in f32
     Bf16,
+    /// Half precision, for models that stay within its range; on GPUs only
+    F16,
     /// Factors rounded to bytes with a scale for each row, exact sums
     Int8,
 }
@@ -100,6 +103,7 @@ impl From<MatmulArg> for Precision {
         match arg {
             MatmulArg::F32 => Self::F32,
             MatmulArg::Bf16 => Self::Bf16,
+            MatmulArg::F16 => Self::F16,
             MatmulArg::Int8 => Self::Int8,
         }
     }
@@ -141,8 +145,7 @@ impl InputArgs {
             icc: self.icc.map_or(present.icc, |_| chosen.icc),
             precision: self.matmul.map_or(present.precision, Precision::from),
             decode: self.decode.map_or(present.decode, DecodeMode::from),
-            isa: None,
-            packed_weights: None,
+            ..ModelOptions::default()
         })
     }
 
@@ -174,8 +177,7 @@ impl InputArgs {
             },
             precision: self.matmul.map(Precision::from).unwrap_or_default(),
             decode: self.decode.map(DecodeMode::from).unwrap_or_default(),
-            isa: None,
-            packed_weights: None,
+            ..ModelOptions::default()
         })
     }
 }

@@ -147,6 +147,13 @@ fn bad_input_gets_one_clear_sentence_and_the_right_exit_code() {
         ("index {}/pictures -c c --size 448", 1, "cannot be mixed"),
         ("index {}/pictures -c d --model {}/model --size 450", 2, "multiple of 14"),
         ("index {}/pictures -c d --model {}/model --device gpu", 1, "auto, cpu, cuda"),
+        ("index {}/pictures -c d --model {}/model --device cuda:1,1", 1, "cuda:N,M"),
+        (
+            "index {}/pictures -c d --model {}/model --device cuda",
+            1,
+            "device `cuda` cannot be used",
+        ),
+        ("index {}/pictures -c d --model {}/model --matmul f16", 1, "f16 is for GPUs"),
         ("embed {}/pictures --model {}/model --out {}/e.csv", 1, ".parquet or .npy"),
         ("embed {}/pictures --model {}/model --out {}/no/e.npy", 1, "create a file in"),
         ("eval knn {}/pictures/00.png --model {}/model", 1, "at least 2 images"),

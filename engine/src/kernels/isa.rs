@@ -19,6 +19,8 @@ pub enum Precision {
     F32,
     /// 16-bit brain floats: 8 bits of precision, the range of f32.
     Bf16,
+    /// 16-bit floats: 11 bits of precision, up to 65,504. On GPUs only.
+    F16,
     /// Bytes between the attentions, with a scale for each row of either factor; bf16 within them
     /// and for the patches.
     Int8,
@@ -29,6 +31,7 @@ impl std::fmt::Display for Precision {
         f.write_str(match self {
             Self::F32 => "f32",
             Self::Bf16 => "bf16",
+            Self::F16 => "f16",
             Self::Int8 => "int8",
         })
     }

@@ -94,6 +94,7 @@ impl CpuVit {
         let unit = match precision {
             Precision::F32 => BLOCK,
             Precision::Bf16 | Precision::Int8 => 2 * BLOCK,
+            Precision::F16 => return false,
         };
         let head = config.embed_dim.checked_div(config.num_heads).unwrap_or(0);
         head > 0 && head.is_multiple_of(unit) && head * config.num_heads == config.embed_dim
@@ -113,7 +114,7 @@ impl CpuVit {
     ) -> Result<Option<Self>, E> {
         let Some(kernels) = Self::kernels(config, isa, precision) else { return Ok(None) };
         let largest = match precision {
-            Precision::F32 | Precision::Bf16 => None,
+            Precision::F32 | Precision::Bf16 | Precision::F16 => None,
             Precision::Int8 => Largest::of(config, isa, values)?,
         };
         let packed = Packed::load(config, kernels, values, largest.as_ref())?;

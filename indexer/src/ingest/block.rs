@@ -70,8 +70,10 @@ impl Run<'_> {
             Some(embedder) => embedder.embed(batch),
             None => Ok(Vec::new()),
         };
+        let batch =
+            embedder.map_or(pipeline::BATCH, |model| pipeline::batch_for(model, wanted.len()));
         let loads = source.load(wanted, decode.limits.max_bytes, cancel);
-        pipeline::stream(loads, cancel, &prepare, &compute, &mut |given| {
+        pipeline::stream(loads, batch, cancel, &prepare, &compute, &mut |given| {
             if let Given::Item(outcome, output) = given {
                 self.take(outcome, output, priors, gone)?;
                 self.commit_if_due()?;

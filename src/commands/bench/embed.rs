@@ -5,7 +5,7 @@ use std::io::BufRead;
 use std::time::{Duration, Instant};
 
 use engine::vit::{FfnKind, VitConfig, config::PATCH_SIZE};
-use engine::{DinoEmbedder, Embedder, Isa, ModelOptions, Pixels, RgbImage, shipped};
+use engine::{DinoEmbedder, Embedder, Isa, ModelOptions, Pixels, Precision, RgbImage, shipped};
 use serde_json::json;
 
 use crate::args::{BenchEmbedArgs, InputArgs, IsaArg};
@@ -28,8 +28,14 @@ pub fn run(settings: &Settings, args: &BenchEmbedArgs) -> Outcome {
     let first = Instant::now();
     bench.time(1, 1)?;
     let first = first.elapsed();
+    let suits = bench.on_gpu.then(|| bench.model.batch());
+    let sizes = match (args.batch.is_empty(), suits) {
+        (false, _) => args.batch.clone(),
+        (true, Some(batch)) => vec![1, batch],
+        (true, None) => vec![1, 16],
+    };
     let mut results = BTreeMap::new();
-    for &batch in &args.batch {
+    for batch in sizes {
         bench.time(batch, 1)?;
         let before = bench.stages();
         let mut times = bench.time(batch, args.rounds)?;
@@ -37,7 +43,7 @@ pub fn run(settings: &Settings, args: &BenchEmbedArgs) -> Outcome {
         times.sort_by(f64::total_cmp);
         results.insert(batch, Figures { times, stages });
     }
-    bench.report(settings, first, &results)
+    bench.report(settings, (first, suits), &results)
 }
 
 struct Bench {
@@ -45,6 +51,7 @@ struct Bench {
     pixels: Pixels,
     load: Duration,
     patch_tokens: bool,
+    on_gpu: bool,
 }
 
 /// Seconds a batch, in order, and the share of each stage in all threads' time.
@@ -64,7 +71,7 @@ impl Bench {
         let start = Instant::now();
         let source = settings.model.as_deref().unwrap_or(shipped::NAME);
         let weights = embedder::weights(settings, source)?;
-        let input = InputArgs { size: args.size, matmul: Some(args.matmul), ..InputArgs::NONE };
+        let input = InputArgs { size: args.size, matmul: args.matmul, ..InputArgs::NONE };
         let options = input
             .to_options(&weights.preprocess()?.unwrap_or_default())
             .map_err(|error| Failure::Usage(error.to_string()))?;
@@ -74,18 +81,21 @@ impl Bench {
             IsaArg::Avx512 => Isa::Avx512,
             IsaArg::Amx => Isa::Amx,
         });
-        let device = engine::open_device(&settings.device)?;
+        let devices = embedder::devices(settings)?;
+        let precision = args.matmul.map_or(embedder::default_precision(&devices), Precision::from);
         // As it would be opened for work, unless another set is only tried out.
         let packed_weights = settings.packed_weights().filter(|_| isa.is_none());
-        let options = ModelOptions { isa, packed_weights, ..options };
-        let model = DinoEmbedder::from_weights(&weights, &options, &device)?;
+        let cuda_graphs = settings.cuda_graphs;
+        let options = ModelOptions { isa, precision, packed_weights, cuda_graphs, ..options };
+        let model = DinoEmbedder::from_weights(&weights, &options, &devices)?;
         // Any picture will do: the time does not depend on what it shows.
         let values = (0..512 * 512 * 3).map(|i: u32| (i.wrapping_mul(i) >> 7) as u8).collect();
         let picture = RgbImage::from_raw(512, 512, values)
             .ok_or_else(|| Failure::Failed("a picture to time with cannot be made".into()))?;
         let pixels = model.prepare(&picture)?;
         let patch_tokens = args.patch_tokens;
-        Ok(Self { model, pixels, load: start.elapsed(), patch_tokens })
+        let on_gpu = !devices.is_cpu();
+        Ok(Self { model, pixels, load: start.elapsed(), patch_tokens, on_gpu })
     }
 
     /// Seconds of each of some batches.
@@ -122,9 +132,11 @@ impl Bench {
                     print(&times.join(" "))?;
                 }
                 (Some(&"rss"), ..) => print(&format!("{}", memory().resident))?,
+                (Some(&"batch"), ..) => print(&format!("{}", self.model.batch()))?,
                 (Some(&"quit"), ..) => break,
                 _ => {
-                    let asked = format!("`{line}` is not `run BATCH ROUNDS`, `rss` or `quit`");
+                    let asked =
+                        format!("`{line}` is not `run BATCH ROUNDS`, `batch`, `rss` or `quit`");
                     return Err(Failure::Usage(asked));
                 }
             }
@@ -135,14 +147,20 @@ impl Bench {
     fn report(
         &self,
         settings: &Settings,
-        first: Duration,
+        (first, suits): (Duration, Option<usize>),
         results: &BTreeMap<usize, Figures>,
     ) -> Outcome {
         let identity = self.model.identity();
         let side = identity.preprocess.crop as usize;
         let operations = operations(self.model.config(), side) as f64;
         let isa = self.model.isa();
-        let peak = isa.and_then(|isa| engine::kernels::peak(isa, identity.precision, PEAK_TIME));
+        let gpu = self.model.gpu_peak()?;
+        let peak = match &gpu {
+            Some((_, peak)) => Some(*peak),
+            None => isa.and_then(|isa| engine::kernels::peak(isa, identity.precision, PEAK_TIME)),
+        };
+        let gpus = gpu.map(|(names, _)| names);
+        let device = gpus.as_deref().or(isa.map(Isa::name)).unwrap_or("candle");
         let speed = |batch: usize, figures: &Figures| batch as f64 / figures.median();
         let weights_bytes = self.model.usage().map(|(_, bytes)| bytes);
         let resident = memory().resident;
@@ -158,6 +176,8 @@ impl Bench {
                 "size": side,
                 "precision": identity.precision,
                 "isa": isa.map(Isa::name),
+                "device": device,
+                "fastest_batch": suits,
                 "threads": rayon::current_num_threads(),
                 "load_ms": self.load.as_secs_f64() * 1e3,
                 "first_ms": first.as_secs_f64() * 1e3,
@@ -176,7 +196,7 @@ impl Bench {
             "{} at {side} px, {} on {}, {} threads: {:.1} GFLOP a picture",
             identity.name,
             identity.precision,
-            isa.map_or("candle", Isa::name),
+            device,
             rayon::current_num_threads(),
             operations / 1e9,
         ))?;
@@ -186,16 +206,22 @@ impl Bench {
             first.as_secs_f64() * 1e3,
             resident >> 20
         ))?;
+        if let Some(batch) = suits {
+            print(&format!("fastest batch: {batch}"))?;
+        }
         if let Some(peak) = peak {
             let (precision, peak) = (identity.precision, peak / 1e9);
-            print(&format!(
-                "{precision} products that stay in the first caches: {peak:.0} GFLOP/s"
-            ))?;
+            let what = match self.on_gpu {
+                true => "products of large square matrices",
+                false => "products that stay in the first caches",
+            };
+            print(&format!("{precision} {what}: {peak:.0} GFLOP/s"))?;
         }
         for (&batch, figures) in results {
             let speed = speed(batch, figures);
             let share = peak.map_or(String::new(), |peak| {
-                format!(", {:.0} % of what the processor can do", 100.0 * speed * operations / peak)
+                let share = 100.0 * speed * operations / peak;
+                format!(", {share:.0} % of what the processor can do")
             });
             print(&format!(
                 "batch {batch}: {speed:.1} pictures/s, {:.0} GFLOP/s{share}",
@@ -206,7 +232,9 @@ impl Bench {
                 .iter()
                 .map(|(name, share)| format!("{name} {:.1} %", 100.0 * share))
                 .collect();
-            print(&format!("  {}", stages.join(", ")))?;
+            if !stages.is_empty() {
+                print(&format!("  {}", stages.join(", ")))?;
+            }
         }
         Ok(Success::Done)
     }

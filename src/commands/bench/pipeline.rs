@@ -97,7 +97,9 @@ fn model_alone(model: &dyn Embedder, time: Duration) -> Outcome<f64> {
     let values = (0..256 * 256 * 3).map(|i: u32| (i.wrapping_mul(i) >> 7) as u8).collect();
     let picture = RgbImage::from_raw(256, 256, values)
         .ok_or_else(|| Failure::Failed("a picture to time with cannot be made".to_owned()))?;
-    let batch: Vec<Pixels> = vec![model.prepare(&picture)?; pipeline::BATCH];
+    // As many as when indexing more than a few.
+    let batch = pipeline::batch_for(model, usize::MAX);
+    let batch: Vec<Pixels> = vec![model.prepare(&picture)?; batch];
     model.embed(&batch)?;
     let (start, mut done) = (Instant::now(), 0);
     while start.elapsed() < time {

@@ -21,13 +21,8 @@ pub struct Settled {
 impl Settled {
     /// Looks for the device.
     pub fn new(settings: Settings) -> Outcome<Self> {
-        let device = engine::open_device(&settings.device)?;
-        let device = match (device.is_cpu(), settings.device.as_str()) {
-            (true, _) => "cpu",
-            (false, "auto") => "cuda",
-            (false, named) => named,
-        };
-        Ok(Self { device: device.to_owned(), settings })
+        let device = embedder::devices(&settings)?.to_string();
+        Ok(Self { device, settings })
     }
 }
 

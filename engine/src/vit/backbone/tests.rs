@@ -171,7 +171,7 @@ fn real_weights_agree_with_pytorch_and_candle_in_every_precision() {
                 Precision::F32 => {
                     assert!(token >= 0.99999 && apart <= 1e-4, "{case}: {token}, {apart}");
                 }
-                Precision::Bf16 => {
+                Precision::Bf16 | Precision::F16 => {
                     assert!(token >= 0.99 && cosine_cls >= 0.999, "{case}: {token}, {cosine_cls}");
                 }
                 Precision::Int8 => assert!(cosine_cls >= 0.99, "{case}: {token}, {cosine_cls}"),
@@ -183,7 +183,15 @@ fn real_weights_agree_with_pytorch_and_candle_in_every_precision() {
 #[test]
 fn what_cannot_be_computed_is_refused_and_says_why() {
     let weights = open("plain");
-    let place = |precision, isa| Placement { device: &Device::Cpu, precision, isa, packed: None };
+    let devices = crate::Devices::CPU;
+    let place = |precision, isa| Placement {
+        devices: &devices,
+        precision,
+        isa,
+        packed: None,
+        side: 224,
+        recordings: false,
+    };
     let message = |place| {
         let loaded = Backbone::load(&weights, PosEmbedRule::Published, place);
         loaded.err().map(|error| error.to_string()).unwrap_or_default()
@@ -191,6 +199,7 @@ fn what_cannot_be_computed_is_refused_and_says_why() {
     assert_eq!(message(place(Precision::F32, None)), "");
     let heads = message(place(Precision::Bf16, None));
     assert!(heads.contains("2 heads") && heads.contains("--matmul f32"), "{heads}");
+    assert!(message(place(Precision::F16, None)).contains("f16 is for GPUs"));
     let heads = message(place(Precision::Int8, None));
     assert!(heads.contains("in int8") && heads.contains("--matmul f32"), "{heads}");
     if !Isa::Amx.is_available() {

@@ -280,7 +280,7 @@ fn check(
     let case = format!("{isa:?} {precision} x{threads}, {images} of {height}x{width}");
     let (least, most) = match precision {
         Precision::F32 => (0.999_999_9, 2e-5),
-        Precision::Bf16 => (0.9995, 0.05),
+        Precision::Bf16 | Precision::F16 => (0.9995, 0.05),
         Precision::Int8 => (0.995, 0.15),
     };
     for (image, source) in [(0, &first), (images - 1, &last)] {
