@@ -385,11 +385,11 @@ impl Embedder for DinoEmbedder {
 
     fn embed(&self, batch: &[Pixels]) -> Result<Vec<Embedding>> {
         let pooling = self.identity.pooling;
-        if pooling == Pooling::Cls {
-            if let Some(tokens) = self.backbone.cls(&inputs(batch), self.side())? {
-                let tokens = tokens.chunks_exact(self.config().embed_dim);
-                return tokens.map(|token| Embedding::normalised(token.to_vec())).collect();
-            }
+        if pooling == Pooling::Cls
+            && let Some(tokens) = self.backbone.cls(&inputs(batch), self.side())?
+        {
+            let tokens = tokens.chunks_exact(self.config().embed_dim);
+            return tokens.map(|token| Embedding::normalised(token.to_vec())).collect();
         }
         self.features(batch, &[self.config().depth - 1], |layers| layers[0].pool(pooling))
     }
