@@ -391,14 +391,14 @@ impl Embedder for DinoEmbedder {
 
     fn embed(&self, batch: &[Pixels]) -> Result<Vec<Embedding>> {
         let pooling = self.identity.pooling;
-        if pooling == Pooling::Cls {
-            if let Some(tokens) = self.backbone.cls(&inputs(batch), self.side())? {
-                let mut embeddings = Vec::with_capacity(batch.len());
-                for token in tokens.chunks_exact(self.config().embed_dim) {
-                    embeddings.push(Embedding::normalised(token.to_vec())?);
-                }
-                return Ok(embeddings);
+        if pooling == Pooling::Cls
+            && let Some(tokens) = self.backbone.cls(&inputs(batch), self.side())?
+        {
+            let mut embeddings = Vec::with_capacity(batch.len());
+            for token in tokens.chunks_exact(self.config().embed_dim) {
+                embeddings.push(Embedding::normalised(token.to_vec())?);
             }
+            return Ok(embeddings);
         }
         self.features(batch, &[self.config().depth - 1], |layers| layers[0].pool(pooling))
     }

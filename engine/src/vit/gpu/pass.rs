@@ -1,6 +1,7 @@
 //! The forward pass over a [`Machine`].
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use super::super::config::{FfnKind, PATCH_SIZE, VitConfig};
 use super::folded::{self, Folded};
@@ -126,8 +127,8 @@ impl<M: Machine> Resident<M> {
         positions: impl FnOnce(usize) -> Vec<f32>,
     ) -> Result<(), Fault> {
         let grid = side / PATCH_SIZE;
-        if !self.positions.contains_key(&grid) {
-            self.positions.insert(grid, machine.upload(&positions(grid))?);
+        if let Entry::Vacant(place) = self.positions.entry(grid) {
+            place.insert(machine.upload(&positions(grid))?);
         }
         Ok(())
     }

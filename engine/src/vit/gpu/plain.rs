@@ -179,7 +179,7 @@ impl Machine for Plain {
                 Activation::None => value,
                 Activation::Gelu => {
                     // As CUDA has it for half precision; close to the exact form below bf16's steps.
-                    let inner = 0.797_884_56 * (value + 0.044_715 * value.powi(3));
+                    let inner = 0.797_884_6 * (value + 0.044_715 * value.powi(3));
                     if self.round { 0.5 * value * (1.0 + inner.tanh()) } else { gelu(value) }
                 }
             };
