@@ -91,10 +91,12 @@ fn a_warm_pass_asks_for_nothing_but_what_it_returns() -> Result {
             let first = model.embed(&pixels[..batch])?;
             let (again, sizes) = allocations(|| model.embed(&pixels[..batch]));
             assert_eq!(again?, first, "{precision}, {batch}");
-            // What `embed` is given as a list of slices, the CLS tokens that the pass writes, the
-            // list of embeddings, and each of them.
+            // What `embed` is given as a list of inputs, of their values, and of slices of these, the
+            // CLS tokens that the pass writes, the list of embeddings, and each of them.
             let token = size_of::<f32>() * model.config().embed_dim;
             let mut expected = vec![token; batch];
+            expected.push(batch * size_of::<&u8>());
+            expected.push(batch * size_of::<std::borrow::Cow<'_, [f32]>>());
             expected.push(batch * size_of::<&[f32]>());
             expected.push(batch * token);
             expected.push(batch * size_of::<engine::Embedding>());

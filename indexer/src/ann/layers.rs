@@ -31,7 +31,7 @@ const SCALE_SAMPLE: usize = 2000;
 /// are among few; in dense places it takes many.
 const REACH: [usize; 2] = [16, 256];
 
-/// Rows of a tail from which on it is looked over when it has doubled.
+/// Rows of a tail from which on it is looked over when it has doubled; it is also when a quarter came at once.
 const LOOKED_OVER_FROM: usize = 50;
 
 #[derive(Debug)]
@@ -148,9 +148,11 @@ impl Layers {
             self.add_unreachable(vectors)?;
         }
         let from = u32::try_from(self.rows).unwrap_or(u32::MAX);
+        let before = self.tail_len();
         self.add(vectors, alive.range(from..))?;
         self.rows = vectors.len();
-        if self.tail_len() >= 2 * self.looked_over.max(LOOKED_OVER_FROM) {
+        let (now, seen) = (self.tail_len(), self.looked_over.max(LOOKED_OVER_FROM));
+        if now >= 2 * seen || (now > before && 4 * (now - before) >= now) {
             self.look_over(vectors, alive)?;
         }
         Ok(())
