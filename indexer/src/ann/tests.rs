@@ -287,13 +287,15 @@ fn graph(rows: u64) -> Graph {
     graph
 }
 
+type Search<'a> = dyn Fn(&[f32], usize, Accept<'_>) -> Vec<Candidate> + 'a;
+
 #[test]
 fn a_frozen_graph_answers_as_the_library_does() {
     for rows in [0, 1, 2, 40, 5000] {
         let graph = graph(rows);
         let even = |row: u32| row.is_multiple_of(2);
         let queries: Vec<_> = (0..40).map(|seed| vector(1_000_000 + seed)).collect();
-        let answers = |search: &dyn Fn(&[f32], usize, Accept<'_>) -> Vec<Candidate>| {
+        let answers = |search: &Search<'_>| {
             let mut answers = Vec::new();
             for query in &queries {
                 answers.push(search(query, 10, None));
